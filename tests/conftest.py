@@ -1,0 +1,33 @@
+"""Options and switches that every test shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Shapes written in signatures are checked in every call during the tests; WORKBENCH_SHAPE_CHECKS=0 turns it off.
+# The hook must be there before the first import of a module that it checks.
+SHAPE_CHECKED = ["workbench.models"]
+if os.environ.get("WORKBENCH_SHAPE_CHECKS", "1") != "0":
+    install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the studies that take minutes")
+    parser.addoption(
+        "--golden",
+        type=Path,
+        metavar="DIR",
+        default=Path(__file__).parents[2] / "shared" / "golden",
+        help="published references: the folder of one domain's cases, or of one folder a domain "
+        "(default: ../shared/golden beside the repository)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="a study that takes minutes: run with --slow"))

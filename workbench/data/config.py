@@ -1,0 +1,121 @@
+"""What an experiment says about its data: the `data:` section of the YAML file, free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from workbench.errors import InputError
+
+Bound = float | str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which part of the record trains, validates and tests.
+
+    A part is ``[first, last]``. By time, the bounds are dates (``'2008-06-30'``, both ends included) or
+    fractions of the record (``0.8``). By trajectory, they are fractions or positions ``[0, 24]`` (the end
+    excluded). By any coordinate along ``trajectory``, a part lists the labels that belong to it.
+
+    Args:
+        by: ``time``, ``trajectory``, or the name of a coordinate along ``trajectory``.
+        train: the part that trains, and the only one that statistics and climatology see.
+        validation: the part that chooses the best epoch.
+        test: the part that is scored.
+        gap: record steps left out at the start of validation and test, so that neighbours do not leak.
+    """
+
+    by: str = "time"
+    train: tuple[Bound, ...] = (0.0, 0.8)
+    validation: tuple[Bound, ...] = (0.8, 0.9)
+    test: tuple[Bound, ...] = (0.9, 1.0)
+    gap: int = 0
+
+    def part(self, name: str) -> tuple[Bound, ...]:
+        """The bounds of part ``train``, ``validation`` or ``test``.
+
+        Raises:
+            InputError: there is no such part.
+        """
+        if name not in ("train", "validation", "test"):
+            raise InputError(f"split part '{name}' is unknown: expected train, validation or test")
+        return tuple(getattr(self, name))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which record, which variables in which part they play, which windows of it make a sample.
+
+    Args:
+        record: a recipe (``kolmogorov_flow/tiny``), a Zarr store, a NetCDF file, a glob of NetCDF files, or an
+            ``s3://``, ``gs://`` or ``https://`` address of one of them.
+        state: variables that the model takes in and predicts, in channel order.
+        forcing: variables known in the future (loads, calendar), input only.
+        static: variables without time (land mask, material), input only.
+        diagnostic: variables that are predicted and not fed back (stress).
+        history: number of states that the model sees.
+        horizon: number of future states in a training sample; over 1, training is unrolled.
+        validation_horizon: number of future states in a validation sample; by default as `horizon`.
+        stride: record steps between two states.
+        every: record steps between the starts of two samples.
+        crop: index range per dimension, ``{lat: [0, 16]}``, applied when the record is opened.
+        split: which part trains, validates, tests.
+        gaps: what a gap in the time axis does: ``error``, or ``split`` (no window crosses it).
+        missing: what a missing value does: ``error``, or ``mask`` (a mask channel per input channel, and a
+            loss over valid points only).
+        normalise: ``standard`` (mean and standard deviation of the training split, per channel) or ``none``.
+        batch_size: samples per batch and device.
+        shuffle: ``block`` (samples drawn from a few resident blocks of consecutive steps: fast on any
+            chunking), ``full`` (any order) or ``none``.
+        threads: reading threads.
+        cache: megabytes of decoded chunks that may stay in memory; 0 keeps none.
+    """
+
+    record: str
+    state: tuple[str, ...]
+    forcing: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+    diagnostic: tuple[str, ...] = ()
+    history: int = 1
+    horizon: int = 1
+    validation_horizon: int | None = None
+    stride: int = 1
+    every: int = 1
+    crop: dict[str, tuple[int, int]] = field(default_factory=dict)
+    split: Split = field(default_factory=Split)
+    gaps: Literal["error", "split"] = "error"
+    missing: Literal["error", "mask"] = "error"
+    normalise: Literal["standard", "none"] = "standard"
+    batch_size: int = 8
+    shuffle: Literal["block", "full", "none"] = "block"
+    threads: int = 2
+    cache: int = 1024
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one and variables in two parts."""
+        for name in ("history", "horizon", "stride", "every", "batch_size", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"data.{name} is {getattr(self, name)}: expected at least 1")
+        seen: dict[str, str] = {}
+        for role, names in self.roles().items():
+            for name in names:
+                if name in seen:
+                    raise InputError(f"variable '{name}' is listed under data.{seen[name]} and data.{role}: choose one")
+                seen[name] = role
+        if not self.state and not self.diagnostic:
+            raise InputError("data.state is empty: name at least one variable to predict")
+
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """Role -> variable names, for the roles that have any."""
+        roles = {
+            "state": self.state,
+            "forcing": self.forcing,
+            "static": self.static,
+            "diagnostic": self.diagnostic,
+        }
+        return {role: tuple(names) for role, names in roles.items() if names}
+
+    def variables(self) -> tuple[str, ...]:
+        """Every variable that the experiment reads."""
+        return tuple(name for names in self.roles().values() for name in names)

@@ -1,0 +1,217 @@
+"""Recipe -> store, with provenance: what `datasets/NAME/recipe.yaml` declares becomes a Zarr store.
+
+A recipe names a *source* by class path: a frozen dataclass with ``template() -> Dataset`` (lazy, full shape) and
+``simulate(trajectories, progress) -> Dataset`` (those trajectories, in memory). The build computes groups of them
+in parallel, notes each written one in a journal, and gives the store its name when all are there. Stopped at any
+moment, it goes on with what is missing; a second build of the same store is refused while the first one runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from workbench import __version__
+from workbench.data.spec import TRAJECTORY
+from workbench.data.store import StoreWriter
+from workbench.errors import InputError
+from workbench.resources import data_root, folder
+
+
+class Source(Protocol):
+    """What makes a record: a solver or a reader of foreign files."""
+
+    trajectories: int
+
+    def template(self) -> xr.Dataset:
+        """The whole record, lazy: dims, coordinates, attributes, dtypes; nothing is computed."""
+        ...
+
+    def simulate(self, trajectories: Sequence[int], progress: Callable[[int, int], None] | None = None) -> xr.Dataset:
+        """The given trajectories, in memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A dataset's declaration with one preset applied.
+
+    Attributes:
+        name, preset: together the name of the record, ``name/preset``.
+        title, licence, citation: for the store, the card and the report.
+        class_path, arguments: the source and its constructor arguments.
+        chunks, shards: layout of the store.
+        variables: declared variables with units and long names.
+    """
+
+    name: str
+    preset: str
+    title: str
+    licence: str
+    citation: str
+    class_path: str
+    arguments: dict[str, Any]
+    chunks: dict[str, int]
+    shards: dict[str, int]
+    variables: dict[str, dict[str, str]]
+
+    @property
+    def path(self) -> Path:
+        """Where the store is built."""
+        return data_root() / self.name / f"{self.preset}.zarr"
+
+    def source(self) -> Source:
+        """Make the source.
+
+        Raises:
+            InputError: the class path or an argument is wrong.
+        """
+        module, _, cls = self.class_path.rpartition(".")
+        try:
+            made = getattr(importlib.import_module(module), cls)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"recipe {self.name} names the source {self.class_path}: {error}") from error
+        known = [f.name for f in dataclasses.fields(made)]
+        for key in self.arguments:
+            if key not in known:
+                raise InputError(
+                    f"recipe {self.name}/{self.preset} gives '{key}' to {cls}, which knows {', '.join(known)}"
+                )
+        return made(**self.arguments)  # type: ignore[no-any-return]
+
+
+def recipe_names() -> dict[str, list[str]]:
+    """Every recipe and its presets."""
+    files = sorted(folder("datasets").glob("*/recipe.yaml"))
+    return {f.parent.name: list(yaml.safe_load(f.read_text())["presets"]) for f in files}
+
+
+def read_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read ``NAME/PRESET`` (preset ``tiny`` by default).
+
+    Raises:
+        InputError: there is no such recipe or preset.
+    """
+    dataset, _, preset = name.partition("/")
+    preset = preset or "tiny"
+    file = folder("datasets") / dataset / "recipe.yaml"
+    if not file.is_file():
+        raise InputError(f"no dataset '{dataset}': the recipes are {', '.join(recipe_names())}")
+    plain = yaml.safe_load(file.read_text())
+    if preset not in plain["presets"]:
+        raise InputError(f"dataset {dataset} has no preset '{preset}': it has {', '.join(plain['presets'])}")
+    arguments = {**plain["source"].get("init_args", {}), **(plain["presets"][preset] or {}), **(overrides or {})}
+    return Recipe(
+        dataset,
+        preset,
+        plain["title"],
+        plain["licence"],
+        plain.get("citation", ""),
+        plain["source"]["class_path"],
+        arguments,
+        plain.get("chunks", {}),
+        plain.get("shards", {}),
+        plain.get("variables", {}),
+    )
+
+
+def build(
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    workers: int = 1,
+    group: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Build the store of a recipe, or go on with a build that was stopped.
+
+    Args:
+        recipe: what to build.
+        overwrite: replace an existing store.
+        workers: groups of trajectories computed at the same time.
+        group: trajectories per group; by default about four groups per worker.
+        progress: called with groups done and groups in all.
+
+    Raises:
+        InputError: the store exists or is being built, or the source refuses its parameters.
+    """
+    source = recipe.source()
+    template = describe(source.template(), recipe)
+    count = template.sizes.get(TRAJECTORY, 1)
+    size = group or max(1, -(-count // (4 * workers)))
+    groups = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+    identity = {"recipe": recipe.name, "preset": recipe.preset, "arguments": recipe.arguments, "group": size}
+    began = time.perf_counter()
+    chunks = {str(d): n for d, n in recipe.chunks.items()}
+    writer = StoreWriter(
+        recipe.path, template, chunks=chunks, shards=recipe.shards, identity=identity, overwrite=overwrite
+    )
+    try:
+        _write_groups(writer, source, groups, workers, progress or (lambda done, total: None))
+        return writer.finish({"workbench_build_seconds": round(time.perf_counter() - began, 2)})
+    finally:
+        writer.close()
+
+
+def _write_groups(
+    writer: StoreWriter,
+    source: Source,
+    groups: list[list[int]],
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Compute the missing groups, `workers` at a time, and write each as it comes."""
+    todo = [g for g in groups if str(g[0]) not in writer.done]
+    done = len(groups) - len(todo)
+    progress(done, len(groups))
+    with ThreadPoolExecutor(workers) as pool:
+        pending: dict[Future[xr.Dataset], list[int]] = {}
+        while todo or pending:
+            while todo and len(pending) < workers:
+                members = todo.pop(0)
+                pending[pool.submit(source.simulate, members)] = members
+            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                members = pending.pop(future)
+                part = future.result()
+                values = {str(n): np.asarray(v.values) for n, v in part.data_vars.items()}
+                writer.write(str(members[0]), values, {TRAJECTORY: slice(members[0], members[-1] + 1)})
+                done += 1
+                progress(done, len(groups))
+
+
+def describe(template: xr.Dataset, recipe: Recipe) -> xr.Dataset:
+    """The template with the recipe's provenance, its declared units compared.
+
+    Raises:
+        InputError: the source makes other variables or units than the recipe declares.
+    """
+    for name, declared in recipe.variables.items():
+        if name not in template.data_vars:
+            raise InputError(f"recipe {recipe.name} declares '{name}', the source makes {list(template.data_vars)}")
+        found = template[name].attrs.get("units")
+        if found != declared["units"]:
+            raise InputError(
+                f"recipe {recipe.name} declares '{name}' in '{declared['units']}', the source in '{found}'"
+            )
+    return template.assign_attrs(
+        title=template.attrs.get("title", recipe.title),
+        licence=recipe.licence,
+        citation=recipe.citation,
+        workbench_recipe=recipe.name,
+        workbench_preset=recipe.preset,
+        workbench_arguments=yaml.safe_dump(recipe.arguments, sort_keys=True),
+        workbench_version=__version__,
+        workbench_python=platform.python_version(),
+    )
