@@ -1,0 +1,113 @@
+"""workbench predict: forecasts of a trained model, from an experiment or from one weights file and one input file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from workbench import experiment as experiments
+from workbench.errors import InputError
+
+HELP = """
+  workbench predict -c kolmogorov/fno
+      forecasts data.horizon steps from every start of the test split; writes runs/EXPERIMENT/predict.zarr
+  workbench predict model.safetensors input.nc -o forecast.nc --steps 24
+      needs nothing but the two files: forecasts from the last state of the input (--every-start: from each one),
+      after comparing variables, units, grid and time step with what the model was trained for
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb."""
+    parser = experiments.argument_parser("predict", "Forecast with a trained model.", HELP)
+    parser.add_argument("weights", nargs="?", help="checkpoint or safetensors file (with INPUT; otherwise give -c)")
+    parser.add_argument("input", nargs="?", help="NetCDF or Zarr record to start from")
+    parser.add_argument("-o", "--output", metavar="FILE", help="*.zarr or *.nc")
+    parser.add_argument("--steps", type=int, help="steps to forecast (default: 1, or data.horizon with -c)")
+    parser.add_argument(
+        "--every-start", action="store_true", help="forecast from every state of INPUT, not the last only"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda ... (default: a GPU if there is one)")
+    options, rest = parser.parse_known_args(argv)
+    if options.config:
+        experiment = experiments.load(options.config, rest, options.run_dir)
+        from_experiment(experiment, options.weights, options.steps, options.output, options.device, options.overwrite)
+        return 0
+    if not (options.weights and options.input and options.output):
+        raise InputError("give either -c EXPERIMENT, or WEIGHTS INPUT -o OUTPUT (workbench predict --help)")
+    if rest:
+        raise InputError(f"'{rest[0]}' is not expected here: without -c there is no experiment to override")
+    from_file(
+        options.weights,
+        options.input,
+        options.output,
+        options.steps or 1,
+        options.every_start,
+        options.device,
+        options.overwrite,
+    )
+    return 0
+
+
+def from_experiment(
+    experiment: experiments.Experiment,
+    weights: str | None,
+    steps: int | None,
+    output: str | None,
+    device: str,
+    overwrite: bool,
+) -> Path:
+    """Forecast `data.horizon` steps from every start of the split of the experiment's `rollout` section."""
+    from workbench.commands.rollout import roll_out
+
+    config = replace(experiment.rollout, steps=steps or experiment.data.horizon, starts=0, members=1)
+    chosen = replace(experiment, rollout=config)
+    target = Path(output) if output else experiment.run_dir / "predict.zarr"
+    return roll_out(chosen, weights, device, overwrite, target)
+
+
+def from_file(
+    weights: str, source: str, output: str, steps: int, every_start: bool, device: str, overwrite: bool
+) -> Path:
+    """Forecast from a file with nothing but a weights file.
+
+    Raises:
+        InputError: the input is not what the model was trained for.
+    """
+    from workbench.data.spec import TIME, TRAJECTORY, segments
+    from workbench.data.store import open_record, refuse_existing
+    from workbench.header import read_card
+
+    refuse_existing(Path(output), overwrite)
+    card = read_card(weights)
+    record = open_record(source)
+    if TIME not in record.dims:
+        raise InputError(f"{source} has no time dimension: expected states in time to start from")
+    stride, history = int(card.get("stride", 1)), int(card["packing"]["history"])
+    runs = segments(record, "split")
+    first = (history - 1) * stride
+    starts = np.concatenate([np.arange(lo + first, hi) for lo, hi in runs])
+    if not len(starts):
+        raise InputError(
+            f"{source} has {record.sizes[TIME]} states, the model needs {first + 1} in a row to start from"
+        )
+    from workbench.commands.rollout import forecast, print_plan
+    from workbench.experiment import RolloutConfig
+    from workbench.rollout import plan_from
+    from workbench.weights import load
+
+    task, card = load(weights)
+    trajectories = np.arange(record.sizes.get(TRAJECTORY, 1))
+    plan = plan_from(
+        record,
+        RolloutConfig(steps=steps),
+        trajectories,
+        starts if every_start else starts[-1:],
+        task.packing,
+        stride,
+        16,
+    )
+    print_plan(str(card.get("experiment", weights)), plan)
+    return forecast(task, card, plan, Path(output), str(card.get("experiment", "")), weights, device, overwrite)

@@ -1,0 +1,132 @@
+"""workbench rollout: forecast many steps from the starts that an experiment names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench import experiment as experiments
+from workbench.errors import InputError
+
+HELP = """
+reads   runs/EXPERIMENT/checkpoints/best.ckpt (or --weights) and the record of the experiment
+writes  runs/EXPERIMENT/rollout.zarr: (member, [trajectory,] init_time, lead_time, ...), CF, with provenance
+
+A killed rollout continues where it stopped. Memory does not grow with steps, starts or members.
+
+  workbench rollout -c kolmogorov/fno --rollout.steps=200 --rollout.members=8 --rollout.perturbation=0.01
+  >>> xr.open_zarr("runs/kolmogorov/fno/rollout.zarr").vorticity.isel(lead_time=-1).plot()
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb."""
+    parser = experiments.argument_parser(
+        "rollout", "Forecast many steps from the starts that the experiment names.", HELP
+    )
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint or safetensors (default: the run's best)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    options, rest = parser.parse_known_args(argv)
+    experiment = experiments.load(options.config, rest, options.run_dir)
+    roll_out(experiment, options.weights, options.device, options.overwrite)
+    return 0
+
+
+def roll_out(
+    experiment: experiments.Experiment,
+    weights: str | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    output: Path | None = None,
+) -> Path:
+    """Roll out an experiment's model from the starts of its `rollout` section, by default into its run directory.
+
+    Raises:
+        InputError: there are no weights, the record does not fit them, or the forecast exists.
+    """
+    from workbench.data.starts import choose_starts
+    from workbench.data.store import open_record, refuse_existing
+    from workbench.data.windows import parts
+    from workbench.header import read_card
+
+    config, data = experiment.rollout, experiment.data
+    source = Path(weights) if weights else experiment.checkpoint
+    if not source.exists() and not weights:
+        raise InputError(f"no trained model at {source}: run workbench fit -c {experiment.name} first")
+    target = output or experiment.forecast
+    refuse_existing(target, overwrite)
+    read_card(source)
+    record = open_record(data.record, data.crop)
+    reach = config.steps if config.within else 0
+    trajectories, starts = choose_starts(
+        parts(record, data)[config.split], data.history, data.stride, reach, config.starts
+    )
+    from workbench.weights import load
+
+    task, card = load(source, trusted=class_paths(experiment.config))
+    from workbench.rollout import plan_from
+
+    plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size)
+    print_plan(experiment.name, plan)
+    return forecast(task, card, plan, target, experiment.name, str(source), device, overwrite)
+
+
+def print_plan(name: str, plan: Any) -> None:
+    """One line on what will be computed."""
+    counts = " x ".join(
+        f"{n} {label}" for label, n in zip(("members", "trajectories", "starts"), plan.counts.values(), strict=True)
+    )
+    print(f"{name}: {counts}, {plan.steps} steps each")
+
+
+def forecast(
+    task: Any, card: dict[str, Any], plan: Any, path: Path, name: str, weights: str, device: str, overwrite: bool
+) -> Path:
+    """Write the forecast of a plan with its provenance, showing a progress bar; shared by rollout and predict."""
+    import torch
+
+    from workbench.progress import bar
+    from workbench.rollout import write_rollout
+
+    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    source = str(plan.record.encoding.get("source", ""))
+    attrs = {
+        "title": f"Forecast of {', '.join(task.packing.groups['state'].variables)} by {name}",
+        "history": f"workbench {card['workbench']}: autoregressive forecast of {plan.steps} steps",
+        "source": f"neural surrogate {card['task']['init_args']['network']['class_path']}",
+        "workbench_experiment": name,
+        "workbench_record": source,
+        "workbench_checkpoint": weights,
+        "workbench_data_fingerprint": str(card.get("data", {}).get("fingerprint", "")),
+        "workbench_parameters": card["parameters"],
+        "workbench_device": str(chosen),
+    }
+    identity = {"weights": weights, "modified": Path(weights).stat().st_mtime_ns, "record": source}
+    with bar("rollout") as progress:
+        outcome = write_rollout(
+            task.to(chosen),
+            plan,
+            path,
+            attrs=attrs,
+            identity=identity,
+            overwrite=overwrite,
+            device=chosen,
+            progress=progress,
+        )
+    for note in outcome.stopped[:5]:
+        print(f"stopped: {note}")
+    if outcome.stopped:
+        total = int(np.prod(list(plan.counts.values())))
+        print(f"{len(outcome.stopped)} of {total} forecasts left the finite numbers; they are NaN from there on")
+    print(f"wrote {outcome.path} ({1e3 * outcome.seconds_per_step:.2f} ms per forecast step)")
+    return outcome.path
+
+
+def class_paths(config: Any) -> list[str]:
+    """Every class path that an experiment names: classes that its user trusts."""
+    if isinstance(config, dict):
+        own = [str(config["class_path"])] if "class_path" in config else []
+        return own + [p for value in config.values() for p in class_paths(value)]
+    return []

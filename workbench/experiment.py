@@ -1,0 +1,380 @@
+"""The experiment file: one YAML of at most 40 lines that every verb reads, free of torch.
+
+`load` resolves names (``-c kolmogorov/fno``), stacks several files, applies command-line overrides and gives the parts
+that need no torch (`data`, `rollout`, `evaluate`, `report`) as dataclasses. `check_keys` finds misspelt keys, also in
+the `model` and `trainer` sections, by reading constructor signatures from source without importing them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from workbench.data.config import DataConfig
+from workbench.errors import InputError
+from workbench.resources import find_experiment, folder
+
+LIGHTNING_KEYS = ("seed_everything", "trainer", "model", "ckpt_path", "config")
+NETWORK_SUPPLIED = 3
+"""The first arguments of a network's constructor (channels in, out, grid) come from the data, not from the file."""
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How far, from where and how often the model is rolled out.
+
+    Args:
+        steps: model steps per forecast.
+        starts: number of initial times, evenly spaced over the split (per trajectory); 0 takes every one.
+        split: part of the record that the starts come from.
+        within: keep every lead inside the split, so that it can be scored; ``false`` lets forecasts run past it.
+        members: ensemble members per start; over 1 needs a `perturbation`.
+        perturbation: standard deviation of the noise added to each member's initial state, in units of each
+            channel's training standard deviation; member 0 is never perturbed.
+        seed: seed of the perturbations.
+        batch_size: forecasts advanced together; by default that of the data.
+        block: lead times written at once; by default what fills a chunk of about 4 MB.
+        format: ``zarr``, or ``netcdf`` for one NetCDF-4 file.
+    """
+
+    steps: int = 20
+    starts: int = 30
+    split: Literal["train", "validation", "test"] = "test"
+    within: bool = True
+    members: int = 1
+    perturbation: float = 0.0
+    seed: int = 0
+    batch_size: int | None = None
+    block: int | None = None
+    format: Literal["zarr", "netcdf"] = "zarr"
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no forecast."""
+        for name in ("steps", "members"):
+            if getattr(self, name) < 1:
+                raise InputError(f"rollout.{name} is {getattr(self, name)}: expected at least 1")
+        if self.members > 1 and self.perturbation <= 0:
+            raise InputError(
+                f"rollout.members is {self.members} with rollout.perturbation {self.perturbation}: all members would "
+                "be equal; set rollout.perturbation (0.01 is a usual start)"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which scores are computed, against which baselines, and how sure they are.
+
+    Args:
+        metrics: names of metrics (``workbench evaluate --list`` prints them with definitions).
+        headline: the metric of the report's first sentence.
+        baselines: forecasts that stand beside the model in every table.
+        weights: area weights: ``auto`` (cosine of latitude where the record has one, else quadrature on stretched axes,
+            else uniform), ``cos_lat``, ``area``, ``quadrature`` or ``uniform``.
+        spectra: dimensions along which spectra are taken; by default the periodic ones that the record names in its
+            attribute ``periodic``, else none.
+        resamples: bootstrap resamples over starts.
+        confidence: level of every interval.
+    """
+
+    metrics: tuple[str, ...] = ("rmse", "mae", "bias", "correlation", "acc")
+    headline: str = "rmse"
+    baselines: tuple[str, ...] = ("persistence", "climatology")
+    weights: Literal["auto", "cos_lat", "area", "quadrature", "uniform"] = "auto"
+    spectra: tuple[str, ...] = ()
+    resamples: int = 1000
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the report shows.
+
+    Args:
+        title: heading; by default the experiment's name.
+        variable: variable of pictures and animation; by default the first state variable.
+        start: forecast that is animated, counted over trajectories and initial times.
+        frames: frames of the animation at most.
+    """
+
+    title: str = ""
+    variable: str = ""
+    start: int = 0
+    frames: int = 40
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One resolved experiment.
+
+    Attributes:
+        name: such as ``kolmogorov/fno``.
+        files: the YAML files, in stacking order.
+        config: the merged file as plain dicts.
+        run_dir: where everything that belongs to a run is kept.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    config: dict[str, Any]
+    data: DataConfig
+    rollout: RolloutConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+    run_dir: Path = field(default=Path("runs"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best checkpoint of the run."""
+        return self.run_dir / "checkpoints" / "best.ckpt"
+
+    @property
+    def forecast(self) -> Path:
+        """The rolled-out forecast."""
+        return self.run_dir / ("rollout.nc" if self.rollout.format == "netcdf" else "rollout.zarr")
+
+    @property
+    def scores(self) -> Path:
+        """The scores, as NetCDF."""
+        return self.run_dir / "scores.nc"
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "rollout": RolloutConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+}
+
+
+def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """The options that every verb with an experiment shares."""
+    parser = argparse.ArgumentParser(
+        prog=f"workbench {prog}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-c", "--config", action="append", default=[], metavar="EXPERIMENT", help="experiment name or YAML file; stacks"
+    )
+    parser.add_argument("--run-dir", metavar="DIR", help="folder of the run (default runs/EXPERIMENT)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what this verb wrote before")
+    return parser
+
+
+def name_of(file: Path) -> str:
+    """Name of an experiment: its path under the packaged experiments, else the file's stem."""
+    root = folder("experiments").resolve()
+    resolved = file.resolve()
+    if resolved.is_relative_to(root):
+        return resolved.relative_to(root).with_suffix("").as_posix()
+    return file.stem
+
+
+def load(names: Sequence[str], overrides: Sequence[str] = (), run_dir: str | None = None) -> Experiment:
+    """Resolve an experiment.
+
+    Args:
+        names: experiment names or paths; later ones override earlier ones key by key.
+        overrides: ``--section.key=value`` words of the command line.
+        run_dir: folder of the run; by default ``runs/<name>``.
+
+    Raises:
+        InputError: a file, key or value is wrong; a misspelt key is named with its nearest neighbour.
+    """
+    if not names:
+        raise InputError("no experiment given: pass -c NAME or -c FILE.yaml (workbench --help lists the packaged ones)")
+    files = tuple(find_experiment(name) for name in names)
+    config: dict[str, Any] = {}
+    for file in files:
+        config = merge(config, read_yaml(file))
+    for key, value in parse_overrides(overrides):
+        config = merge(config, nest(key, value))
+    check_keys(config)
+    run = Path(run_dir) if run_dir else Path("runs") / name_of(files[0])
+    sections = {name: build(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()}
+    return Experiment(name_of(files[0]), files, config, run_dir=run, **sections)
+
+
+def blank() -> Experiment:
+    """An experiment without files: enough to ask the Lightning CLI for its help."""
+    return Experiment("", (), {}, DataConfig("", ("",)), RolloutConfig(), EvaluateConfig(), ReportConfig())
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping that `file` holds.
+
+    Raises:
+        InputError: the file is not YAML or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds {type(content).__name__}, expected a mapping with data:, model:, trainer:")
+    return content
+
+
+def merge(base: Any, top: Any) -> Any:
+    """`top` laid over `base`: mappings key by key (a new class path starts afresh), everything else replaced."""
+    if not (isinstance(base, dict) and isinstance(top, dict)):
+        return top
+    if "class_path" in top and base.get("class_path") not in (None, top["class_path"]):
+        return top
+    return {**base, **{k: merge(base[k], v) if k in base else v for k, v in top.items()}}
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """``nest('a.b', 1) == {'a': {'b': 1}}``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def parse_overrides(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Pairs of dotted key and YAML value from ``--key=value`` and ``--key value`` words."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise InputError(f"'{word}' is not expected here: overrides look like --data.batch_size=16")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise InputError(f"--{key} has no value: write --{key}=VALUE")
+            text = rest.pop(0)
+        yield key, yaml.safe_load(text)
+
+
+def build(cls: type, values: Any, where: str) -> Any:
+    """Make a (nested) dataclass from plain YAML values, checking each value's type.
+
+    Raises:
+        InputError: a value is of the wrong type or a required one is missing.
+    """
+    from jsonargparse import ArgumentParser, Namespace
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, where)
+    try:
+        parsed = parser.parse_object({where: values or {}})
+        return parser.instantiate_classes(parsed if isinstance(parsed, Namespace) else Namespace())[where]
+    except InputError:
+        raise
+    except Exception as error:  # jsonargparse raises several kinds; all of them mean a wrong value
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise cause or InputError(f"the section '{where}' has a wrong value: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+# ---------------------------------------------------------------------------------- misspelt keys, found early
+
+
+def check_keys(config: dict[str, Any]) -> None:
+    """Raise on the first key that nothing reads, naming the nearest one that something does.
+
+    Raises:
+        InputError: such a key exists.
+    """
+    _refuse(config, (*SECTIONS, *LIGHTNING_KEYS), "")
+    for name, cls in SECTIONS.items():
+        _check_dataclass(config.get(name) or {}, cls, name)
+    trainer = config.get("trainer")
+    if isinstance(trainer, dict):
+        known = signature("pytorch_lightning.trainer.trainer.Trainer")
+        if known:
+            _refuse(trainer, known, "trainer")
+    _check_class(config.get("model"), "model", 0)
+
+
+def _refuse(found: dict[str, Any], known: Sequence[str], where: str) -> None:
+    for key in found:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1, cutoff=0.5)
+            path = f"{where}.{key}" if where else str(key)
+            hint = f"did you mean '{near[0]}'?" if near else "known: " + ", ".join(sorted(known))
+            raise InputError(f"the experiment has an unknown key '{path}': {hint}")
+
+
+def _check_dataclass(values: Any, cls: type, where: str) -> None:
+    if not isinstance(values, dict):
+        raise InputError(f"the section '{where}' is {values!r}: expected a mapping")
+    _refuse(values, [f.name for f in fields(cls)], where)
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if is_dataclass(hints[key]) and isinstance(value, dict):
+            _check_dataclass(value, hints[key], f"{where}.{key}")
+
+
+def _check_class(section: Any, where: str, supplied: int) -> None:
+    """Check the ``init_args`` of a ``class_path`` against the constructor's signature, and so on downwards."""
+    if not (isinstance(section, dict) and "class_path" in section):
+        return
+    known = signature(str(section["class_path"]))
+    arguments = section.get("init_args") or {}
+    if known:
+        _refuse(arguments, known[supplied:], f"{where}.init_args")
+    for key, value in arguments.items():
+        _check_class(value, f"{where}.init_args.{key}", NETWORK_SUPPLIED if key == "network" else 0)
+
+
+def signature(class_path: str) -> list[str]:
+    """Constructor argument names of a class, read from its source without importing it; empty if unknown.
+
+    A short name such as ``FNO`` is looked up in `workbench.models` and `workbench.tasks`.
+    """
+    file, name = _source_file(class_path)
+    if file is None:
+        return []
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _constructor(node)
+    return []
+
+
+def _constructor(node: ast.ClassDef) -> list[str]:
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            if item.args.kwarg:
+                return []
+            return [a.arg for a in (*item.args.posonlyargs, *item.args.args, *item.args.kwonlyargs)][1:]
+    if node.bases:
+        return []
+    return [i.target.id for i in node.body if isinstance(i, ast.AnnAssign) and isinstance(i.target, ast.Name)]
+
+
+def _source_file(class_path: str) -> tuple[Path | None, str]:
+    module, _, name = class_path.rpartition(".")
+    if not module:
+        for file in sorted((Path(__file__).parent).glob("models/*.py")) + sorted(
+            Path(__file__).parent.glob("tasks/*.py")
+        ):
+            if f"class {name}(" in file.read_text():
+                return file, name
+        return None, name
+    top, *inner = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        return None, name
+    base = Path(next(iter(spec.submodule_search_locations))).joinpath(*inner)
+    file = base.with_suffix(".py")
+    if file.is_file():
+        return file, name
+    if top == "workbench" and base.is_dir():
+        return _source_file(name)
+    return None, name

@@ -1,0 +1,503 @@
+"""Autoregressive forecasts: a generator over states, written to a store as they come.
+
+Memory does not grow with the number of steps or forecasts: the generator keeps one window of states, a background
+thread writes whole chunks, and what is written is forgotten. A killed rollout continues from the last written chunk
+with the saved state, bit for bit. A forecast whose state is no longer finite stops, is noted with step and place,
+and keeps what was good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench import __version__
+from workbench.data.packing import Packing
+from workbench.data.reader import WindowReader
+from workbench.data.spec import TIME, TRAJECTORY
+from workbench.data.starts import forecast_times
+from workbench.data.store import StoreWriter, lazy_like, refuse_existing
+from workbench.data.windows import Windows
+from workbench.errors import InputError
+from workbench.experiment import RolloutConfig
+
+CHUNK_BYTES = 4 * 2**20
+LEADING = ("member", TRAJECTORY, "init_time")
+
+Context = dict[str, Tensor]
+
+
+class Stepper(Protocol):
+    """What can be rolled out: one step of physical time on normalised tensors (`workbench.tasks.ForecastTask`)."""
+
+    packing: Packing | None
+    normalisers: Any
+    state_channels: int
+
+    def advance(self, window: Tensor, context: Context | None = None) -> Tensor:
+        """The next state (and diagnostics) after the last `history` states."""
+        ...
+
+    def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
+        """What step `step` needs besides the state."""
+        ...
+
+
+def rollout(
+    task: Stepper,
+    window: Float[Tensor, "b h c *space"],
+    contexts: Iterator[Context | None] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Repeat `advance` for ever, or as long as `contexts` lasts.
+
+    Args:
+        task: what is rolled out.
+        window: the last `history` states, normalised.
+        contexts: the context of each step; none by default.
+
+    Yields:
+        the next state with diagnostics ``[b, d, *space]``, and the window ``[b, h, c, *space]`` that follows it.
+    """
+    while True:
+        context = next(contexts, None) if contexts is not None else None
+        with torch.inference_mode():
+            out = task.advance(window, context)
+            window = torch.cat([window[:, 1:], out[:, None, : task.state_channels]], 1)
+        yield out, window
+
+
+@dataclass
+class ForecastPlan:
+    """Which forecasts are made, of which record, in which batches.
+
+    Attributes:
+        record: the record that the starts come from.
+        trajectories: ``int64[n]`` positions along trajectory.
+        starts: ``int64[m]`` record time indices of the latest state seen.
+        steps: number of leads.
+        stride: record steps between two states.
+        members: ensemble members per start.
+        perturbation: noise on members' initial states, in training standard deviations.
+        seed: seed of the noise.
+        batch_size: forecasts advanced together.
+        block: leads per chunk.
+    """
+
+    record: xr.Dataset
+    trajectories: np.ndarray
+    starts: np.ndarray
+    steps: int
+    stride: int = 1
+    members: int = 1
+    perturbation: float = 0.0
+    seed: int = 0
+    batch_size: int = 16
+    block: int = 20
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Forecasts along member, trajectory and initial time."""
+        return {"member": self.members, TRAJECTORY: len(self.trajectories), "init_time": len(self.starts)}
+
+    @property
+    def batched(self) -> str:
+        """The dimension along which forecasts are batched: the longest."""
+        return max(self.counts, key=lambda dim: self.counts[dim])
+
+    def batches(self) -> list[dict[str, slice]]:
+        """The forecasts of each batch, as slices of member, trajectory and initial time."""
+        counts, axis = self.counts, self.batched
+        others = [dim for dim in LEADING if dim != axis]
+        return [
+            {
+                others[0]: slice(i, i + 1),
+                others[1]: slice(j, j + 1),
+                axis: slice(k, min(k + self.batch_size, counts[axis])),
+            }
+            for i in range(counts[others[0]])
+            for j in range(counts[others[1]])
+            for k in range(0, counts[axis], self.batch_size)
+        ]
+
+    def members_of(self, batch: Mapping[str, slice]) -> list[tuple[int, int, int]]:
+        """The (member, trajectory, initial time) numbers of a batch, in tensor order."""
+        ranges = [range(batch[dim].start, batch[dim].stop) for dim in LEADING]
+        return [(m, j, k) for m in ranges[0] for j in ranges[1] for k in ranges[2]]
+
+    def windows(self, batch: Mapping[str, slice], first: int, length: int) -> Windows:
+        """Record windows of `length` states whose first is `first` states after the start."""
+        chosen = self.members_of(batch)
+        start = np.array([self.starts[k] + first * self.stride for _, _, k in chosen], dtype=np.int64)
+        return Windows(
+            np.array([self.trajectories[j] for _, j, _ in chosen], dtype=np.int64), start, length, self.stride
+        )
+
+
+@dataclass
+class Outcome:
+    """What a rollout came to.
+
+    Attributes:
+        path: the written forecast.
+        seconds_per_step: wall time of one step of one forecast, of the model alone.
+        stopped: forecasts that left the finite numbers, with step and place.
+    """
+
+    path: Path
+    seconds_per_step: float = 0.0
+    stopped: list[dict[str, Any]] = field(default_factory=list)
+
+
+def template(packing: Packing, plan: ForecastPlan) -> xr.Dataset:
+    """The forecast Dataset in full shape, lazy, with every coordinate and attribute."""
+    times = forecast_times(plan.record, plan.starts, plan.stride, plan.steps)
+    coords: dict[str, Any] = {
+        "member": ("member", np.arange(plan.members), {"long_name": "ensemble member", "units": "1"})
+    }
+    sizes = dict(plan.counts)
+    if TRAJECTORY in plan.record.dims:
+        coords[TRAJECTORY] = plan.record[TRAJECTORY].isel({TRAJECTORY: plan.trajectories}).variable
+    else:
+        del sizes[TRAJECTORY]
+    sizes["lead_time"] = plan.steps
+    data = {}
+    names = [n for role in ("state", "diagnostic") if role in packing.groups for n in packing.groups[role].variables]
+    for name in names:
+        dims = packing.dims(name)
+        shape = {**sizes, **{d: len(packing.spec.axis(d).values) for d in dims}}
+        data[name] = ((*sizes, *dims), lazy_like(shape), packing.spec.variable(name).all_attrs())
+    return xr.Dataset(data, coords={**coords, **times, **_grid(packing, plan.record, names)})
+
+
+def _grid(packing: Packing, record: xr.Dataset, names: list[str]) -> dict[str, Any]:
+    """Grid coordinates with the attributes that the record gives them."""
+    grid = packing.grid(names)
+    return {
+        dim: (dim, values, {**attrs, **(record[dim].attrs if dim in record.coords else {})})
+        for dim, (_, values, attrs) in grid.items()
+    }
+
+
+def write_rollout(
+    task: Stepper,
+    plan: ForecastPlan,
+    path: str | Path,
+    *,
+    attrs: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Roll the model out from every start of `plan` and write the forecast, resuming a killed one.
+
+    Args:
+        task: the trained task, built and in evaluation mode.
+        plan: which forecasts.
+        path: ``*.zarr`` or ``*.nc``.
+        attrs: global attributes (provenance).
+        identity: what a partial forecast must have in common with this one to be continued.
+        overwrite: replace an existing forecast.
+        device: where the model runs.
+        progress: called with steps done and steps in all.
+
+    Raises:
+        InputError: the path exists, the record does not fit the packing, or forcing ends before the forecast.
+    """
+    packing = task.packing
+    if packing is None:
+        raise RuntimeError("build(packing) comes before a rollout")
+    packing.check(plan.record, f"the record {plan.record.encoding.get('source', '')}", _needed(packing), plan.stride)
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    store = path if path.suffix == ".zarr" else path.with_suffix(".zarr")
+    chunks = {"member": 1, TRAJECTORY: 1, "init_time": 1, "lead_time": plan.block, plan.batched: plan.batch_size}
+    writer = StoreWriter(
+        store,
+        template(packing, plan).assign_attrs({"Conventions": "CF-1.11", **(attrs or {})}),
+        chunks=chunks,
+        identity={"steps": plan.steps, "starts": plan.starts.tolist(), "members": plan.members, **(identity or {})},
+        overwrite=overwrite or store != path,
+    )
+    run = _Run(task, packing, plan, writer, torch.device(device), progress)
+    try:
+        outcome = run.all()
+        final = {
+            "workbench_seconds_per_step": outcome.seconds_per_step,
+            "workbench_stopped": json.dumps(outcome.stopped),
+            "workbench_version": __version__,
+        }
+        writer.finish(final)
+    finally:
+        writer.close()
+    run.position_path.unlink(missing_ok=True)
+    outcome.path = path if store == path else _to_netcdf(store, path)
+    return outcome
+
+
+def _needed(packing: Packing) -> list[str]:
+    return [role for role in packing.groups if role != "diagnostic"]
+
+
+def _to_netcdf(store: Path, path: Path) -> Path:
+    """Turn a finished Zarr forecast into one NetCDF-4 file and drop the store."""
+    import shutil
+
+    temporary = path.with_name(f".{path.name}.partial")
+    with xr.open_zarr(store, consolidated=False, decode_timedelta=True) as dataset:
+        for variable in dataset.variables.values():
+            variable.encoding = {k: v for k, v in variable.encoding.items() if k in ("units", "dtype", "calendar")}
+        dataset.to_netcdf(temporary, engine="netcdf4")
+    os.replace(temporary, path)
+    shutil.rmtree(store)
+    store.with_name(f"{store.name}.manifest.json").unlink(missing_ok=True)
+    return path
+
+
+@dataclass
+class _Position:
+    """Where a rollout stands: enough to continue it bit for bit."""
+
+    batch: int = 0
+    lead: int = 0
+    window: Tensor | None = None
+    alive: Tensor | None = None
+    stopped: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write atomically."""
+        window, alive = (torch.empty(0) if t is None else t.cpu() for t in (self.window, self.alive))
+        temporary = path.with_suffix(".part.npz")
+        np.savez(
+            temporary,
+            position=np.array([self.batch, self.lead]),
+            window=window.numpy(),
+            alive=alive.numpy(),
+            stopped=np.array(json.dumps(self.stopped)),
+        )
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> _Position:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as saved:
+            batch, lead = (int(v) for v in saved["position"])
+            window, alive = torch.from_numpy(saved["window"]), torch.from_numpy(saved["alive"])
+            return cls(batch, lead, window, alive, json.loads(str(saved["stopped"])))
+
+
+class _Run:
+    """One rollout in progress: reads starts, steps, hands whole chunks to the writing thread."""
+
+    def __init__(
+        self,
+        task: Stepper,
+        packing: Packing,
+        plan: ForecastPlan,
+        writer: StoreWriter,
+        device: torch.device,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.task, self.packing, self.plan, self.writer, self.device = task, packing, plan, writer, device
+        self.progress = progress or (lambda done, total: None)
+        crop = plan.record.encoding.get("crop")
+        self.readers = {
+            role: WindowReader(plan.record, {role: packing.groups[role].variables}, crop=crop, cache_bytes=2**26)
+            for role in _needed(packing)
+        }
+        self.names = [
+            n for role in ("state", "diagnostic") if role in packing.groups for n in packing.groups[role].names()
+        ]
+        self.position_path = writer.partial.with_suffix(".position.npz")
+        self.stopped: list[dict[str, Any]] = []
+        self.seconds, self.steps = 0.0, 0
+
+    def all(self) -> Outcome:
+        """Every batch of the plan, from where a killed run left it."""
+        batches = self.plan.batches()
+        start = _Position.load(self.position_path) if self.writer.done and self.position_path.exists() else _Position()
+        self.stopped = start.stopped
+        with _Background() as background:
+            for number in range(start.batch, len(batches)):
+                self._batch(number, batches, start if number == start.batch else _Position(number), background)
+        return Outcome(self.writer.path, self.seconds / max(1, self.steps), self.stopped)
+
+    def _batch(self, number: int, batches: list[dict[str, slice]], start: _Position, background: _Background) -> None:
+        batch, total = batches[number], len(batches) * self.plan.steps
+        window, alive, lead = start.window, start.alive, start.lead
+        if lead == 0 or window is None or alive is None:
+            history = self.packing.history
+            window = self._perturbed(self._read(batch, "state", 1 - history, history), batch)
+            alive = torch.ones(len(window), dtype=torch.bool)
+        window = window.to(self.device)
+        valid = torch.isfinite(window[:, -1])
+        while lead < self.plan.steps:
+            size = min(self.plan.block, self.plan.steps - lead)
+            states = rollout(self.task, window, self._contexts(batch, lead, size))
+            out: list[Tensor] = []
+            clock = time.perf_counter()
+            for k in range(size):
+                state, window = next(states)
+                window = self._retire(state, window, valid, alive, batch, lead + k + 1)
+                out.append(self._physical(state, alive))
+                self.progress(number * self.plan.steps + lead + k + 1, total)
+            self.seconds += time.perf_counter() - clock
+            self.steps += size * len(alive)
+            lead += size
+            ended = lead == self.plan.steps
+            after = _Position(
+                number + ended,
+                0 if ended else lead,
+                None if ended else window.clone(),
+                alive.clone(),
+                list(self.stopped),
+            )
+            background.submit(self._write, batch, lead - size, torch.stack(out, 1), after)
+
+    def _read(self, batch: dict[str, slice], role: str, first: int, length: int) -> Tensor:
+        """Normalised windows of `role` on the device, `first` states after the starts."""
+        windows = self.plan.windows(batch, first, length)
+        reader = self.readers[role]
+        buffer = np.empty(reader.buffer_shape(role, windows, len(windows)), np.float32)
+        reader.read(windows, np.arange(len(windows)), {role: buffer})
+        if self.packing.missing == "error" and not np.isfinite(buffer).all():
+            raise InputError(
+                f"missing (NaN) values in the {role} that a forecast of {self.plan.record.encoding.get('source', '')} "
+                "starts from; the model was trained without a mask (data.missing: mask)"
+            )
+        return self.task.normalisers[role](torch.from_numpy(buffer).to(self.device))
+
+    def _perturbed(self, window: Tensor, batch: dict[str, slice]) -> Tensor:
+        """Add each member's own noise, the same whatever batch the forecast is in; member 0 stays as it is."""
+        for row, forecast in enumerate(self.plan.members_of(batch)):
+            if forecast[0] and self.plan.perturbation:
+                draw = np.random.default_rng([self.plan.seed, *forecast]).standard_normal(window.shape[1:], np.float32)
+                window[row] += self.plan.perturbation * torch.from_numpy(draw).to(window)
+        return window
+
+    def _contexts(self, batch: dict[str, slice], lead: int, size: int) -> Iterator[Context | None]:
+        """Contexts of the next `size` steps, read together."""
+        groups, history = self.packing.groups, self.packing.history
+        if "forcing" not in groups and "static" not in groups:
+            yield from (None for _ in range(size))
+            return
+        static = self._read(batch, "static", 0, 1) if "static" in groups else None
+        forcing = self._read(batch, "forcing", lead + 1 - history, history + size) if "forcing" in groups else None
+        for k in range(size):
+            yield self.task.context(forcing, static, k)
+
+    def _retire(
+        self, state: Tensor, window: Tensor, valid: Tensor, alive: Tensor, batch: dict[str, slice], lead: int
+    ) -> Tensor:
+        """Note forecasts that left the finite numbers at `lead`, and keep their window harmless from here on."""
+        finite = torch.isfinite(state[:, : self.task.state_channels]) | ~valid
+        gone = (~finite.flatten(1).all(1)).cpu() & alive
+        for row in torch.nonzero(gone).flatten().tolist():
+            channel, *place = (int(i) for i in torch.nonzero(~finite[row])[0])
+            member, trajectory, start = self.plan.members_of(batch)[row]
+            note = {"member": member, "init_time": str(self.plan.record[TIME].values[self.plan.starts[start]])}
+            if TRAJECTORY in self.plan.record.dims:
+                note[TRAJECTORY] = int(self.plan.trajectories[trajectory])
+            self.stopped.append({**note, "step": lead, "variable": self.names[channel], "index": place})
+        alive &= ~gone
+        if not alive.all():
+            kept = alive.to(window.device).reshape(-1, *[1] * (window.ndim - 1))
+            window = torch.where(kept, window, 0.0)
+        return window
+
+    def _physical(self, state: Tensor, alive: Tensor) -> Tensor:
+        """Physical units on the host; a stopped forecast is NaN."""
+        parts = [self.task.normalisers["state"].inverse(state[:, : self.task.state_channels])]
+        if state.shape[1] > self.task.state_channels:
+            parts.append(self.task.normalisers["diagnostic"].inverse(state[:, self.task.state_channels :]))
+        physical = torch.cat(parts, 1).cpu() if len(parts) > 1 else parts[0].cpu()
+        if not alive.all():
+            physical[~alive] = torch.nan
+        return physical
+
+    def _write(self, batch: dict[str, slice], lead: int, block: Tensor, after: _Position) -> None:
+        """Write one block ``[b, lead, c, *space]`` of every forecast of the batch, then the position after it."""
+        counts = [batch[dim].stop - batch[dim].start for dim in LEADING]
+        values = block.numpy().reshape(*counts, *block.shape[1:])
+        state = self.task.state_channels
+        arrays = self.packing.split(values[:, :, :, :, :state], "state", 4)
+        if "diagnostic" in self.packing.groups:
+            arrays |= self.packing.split(values[:, :, :, :, state:], "diagnostic", 4)
+        if TRAJECTORY not in self.plan.record.dims:
+            arrays = {name: array[:, 0] for name, array in arrays.items()}
+        region = {**batch, "lead_time": slice(lead, lead + block.shape[1])}
+        self.writer.write(f"{[s.start for s in batch.values()]} {lead}", arrays, region)
+        after.save(self.position_path)
+
+
+class _Background:
+    """One thread that does submitted work in order; its error surfaces at the next submit or at the end."""
+
+    def __init__(self, depth: int = 2) -> None:
+        self._work: queue.Queue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="rollout-writer", daemon=True)
+
+    def __enter__(self) -> _Background:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._work.put(None)
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Queue work; waits while `depth` pieces are pending, so that memory stays bounded."""
+        if self._error is not None:
+            raise self._error
+        self._work.put((function, arguments))
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            if self._error is None:
+                try:
+                    item[0](*item[1])
+                except BaseException as error:  # noqa: BLE001  handed to the main thread
+                    self._error = error
+
+
+def plan_from(
+    record: xr.Dataset,
+    config: RolloutConfig,
+    trajectories: np.ndarray,
+    starts: np.ndarray,
+    packing: Packing,
+    stride: int,
+    batch_size: int,
+) -> ForecastPlan:
+    """The plan of an experiment's `rollout` section, with a chunk of about 4 MB by default."""
+    batch = config.batch_size or batch_size
+    step_bytes = 4 * int(np.prod(packing.space))
+    block = config.block or max(1, min(config.steps, CHUNK_BYTES // (step_bytes * batch)))
+    return ForecastPlan(
+        record,
+        trajectories,
+        starts,
+        config.steps,
+        stride,
+        config.members,
+        config.perturbation,
+        config.seed,
+        batch,
+        block,
+    )

@@ -1,0 +1,5 @@
+"""LightningModules: a model, its loss, optimiser and schedule, and `advance`, one step of physical time."""
+
+from workbench.tasks.forecast import ForecastTask as ForecastTask
+from workbench.tasks.losses import RelativeL2 as RelativeL2
+from workbench.tasks.losses import WeightedMSE as WeightedMSE

@@ -1,0 +1,215 @@
+"""One step of physical time: the task behind every autoregressive surrogate.
+
+A network sees the last `history` states (and forcing, statics, masks) and gives the next state, or the change to it.
+Training minimises the loss of one step, or of several steps rolled out, with the gradient through all of them
+(``full``) or through the last one only (``pushforward``, Brandstetter, Worrall & Welling 2022, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from workbench.data.grid import mean_one_weights
+from workbench.data.packing import ChannelGroup, Normaliser, Packing
+from workbench.errors import InputError
+from workbench.models.base import Network
+from workbench.tasks.losses import Loss, RelativeL2
+from workbench.tasks.optimisation import Optimisation
+
+Context = dict[str, Tensor]
+"""What a step needs besides the state: normalised `forcing` [b, history + 1, c, *space] and `static` [b, c, *space]."""
+
+
+class ForecastTask(pl.LightningModule):
+    """Forecast the next state of a record from its last states.
+
+    Args:
+        network: the network; channels in and out and the grid are supplied from the data.
+        loss: distance that is minimised.
+        residual: predict the change in units of its training standard deviation, rather than the state itself.
+        unroll: gradient of a multi-step loss (``data.horizon`` over 1): through all steps or the last only.
+        noise: standard deviation of Gaussian noise added to the normalised input in training; a little (0.003 to
+            0.03) makes long rollouts more stable.
+        optimisation: optimiser and schedule.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[int, int, tuple[int, ...]], Network],
+        loss: Loss | None = None,
+        residual: bool = True,
+        unroll: Literal["full", "pushforward"] = "full",
+        noise: float = 0.0,
+        optimisation: Optimisation | None = None,
+    ) -> None:
+        super().__init__()
+        self.arguments = {
+            "network": network,
+            "loss": loss,
+            "residual": residual,
+            "unroll": unroll,
+            "noise": noise,
+            "optimisation": optimisation,
+        }
+        self.make_network = network
+        self.loss = loss or RelativeL2()
+        self.residual = residual
+        self.unroll = unroll
+        self.noise = noise
+        self.optimisation = optimisation or Optimisation()
+        self.packing: Packing | None = None
+        self.validation_loss = MeanMetric()
+        self.test_loss = MeanMetric()
+        self.train_loss = MeanMetric()
+
+    # ------------------------------------------------------------------------------------------ building
+
+    def configure_model(self) -> None:
+        """Build the network from the data module's packing (Lightning calls this before training)."""
+        if self.packing is None:
+            self.build(self.trainer.datamodule.packing)  # type: ignore[attr-defined]
+
+    def build(self, packing: Packing) -> ForecastTask:
+        """Make the network and normalisers for `packing`; returns self.
+
+        Raises:
+            InputError: there is no state variable, or forcing or diagnostic lie on another grid.
+        """
+        if "state" not in packing.groups:
+            raise InputError("ForecastTask needs data.state: at least one variable that is stepped in time")
+        for role, group in packing.groups.items():
+            if group.shape != packing.space:
+                raise InputError(
+                    f"ForecastTask needs every variable on the grid of the state {packing.space}; {role} variables "
+                    f"{list(group.variables)} lie on {group.shape}"
+                )
+        self.packing = packing
+        self.state_channels = packing.groups["state"].channels
+        self.normalisers = torch.nn.ModuleDict({role: Normaliser(group) for role, group in packing.groups.items()})
+        outputs = predicted_group(packing)
+        self.network = self.make_network(self.input_channels(packing), outputs.channels, packing.space)
+        self.loss.build(outputs, torch.from_numpy(mean_one_weights(packing.spec, outputs.space)))
+        scale = torch.tensor(packing.groups["state"].tendency_std) / torch.tensor(packing.groups["state"].std)
+        self.register_buffer("tendency_scale", scale.reshape(-1, *[1] * len(packing.space)), persistent=False)
+        return self
+
+    def input_channels(self, packing: Packing) -> int:
+        """Channels that the network sees: states, masks of states, forcing around the step, statics."""
+        count = packing.history * self.state_channels * (2 if packing.missing == "mask" else 1)
+        if "forcing" in packing.groups:
+            count += (packing.history + 1) * packing.groups["forcing"].channels
+        if "static" in packing.groups:
+            count += packing.groups["static"].channels
+        return count
+
+    # ------------------------------------------------------------------------------------------ stepping
+
+    def advance(
+        self, window: Float[Tensor, "b h c *space"], context: Context | None = None
+    ) -> Float[Tensor, "b d *space"]:
+        """One step of physical time on normalised tensors.
+
+        Args:
+            window: the last `history` states; NaN where a value is missing (``missing: mask`` only).
+            context: normalised forcing around the step and statics.
+
+        Returns:
+            the next state, followed by the diagnostic channels; NaN where the last state was missing.
+        """
+        last = window[:, -1]
+        if self.packing is not None and self.packing.missing == "mask":
+            valid = torch.isfinite(window)
+            window = torch.where(valid, window, 0.0)
+            inputs = [window.flatten(1, 2), valid.to(window.dtype).flatten(1, 2)]
+        else:
+            inputs = [window.flatten(1, 2)]
+        if context:
+            inputs += [context["forcing"].flatten(1, 2)] if "forcing" in context else []
+            inputs += [context["static"]] if "static" in context else []
+        out = self.network(torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0])
+        state = out[:, : self.state_channels]
+        # Adding to the last state also carries its missing points forward.
+        state = last + self.tendency_scale * state if self.residual else torch.where(torch.isnan(last), last, state)
+        return torch.cat([state, out[:, self.state_channels :]], 1) if out.shape[1] > self.state_channels else state
+
+    def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
+        """The context of step `step` (0-based) cut out of normalised `forcing` [b, t, c, *space] and `static`."""
+        context: Context = {}
+        if forcing is not None:
+            history = self.packing.history if self.packing else 1
+            context["forcing"] = forcing[:, step : step + history + 1]
+        if static is not None:
+            context["static"] = static
+        return context
+
+    def unrolled(self, batch: dict[str, Tensor], training: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of prediction and truth ``[b, c, *space]``, normalised, for each step whose loss counts."""
+        if self.packing is None:
+            raise RuntimeError("build(packing) comes before the first step")
+        history = self.packing.history
+        normalised = {role: self.normalisers[role](batch[role]) for role in self.packing.groups}
+        window, truth = normalised["state"][:, :history], normalised["state"][:, history:]
+        if training and self.noise:
+            window = window + self.noise * torch.randn_like(window)
+        if "diagnostic" in normalised:
+            truth = torch.cat([truth, normalised["diagnostic"][:, history:]], 2)
+        forcing, static = normalised.get("forcing"), normalised.get("static")
+        steps = truth.shape[1]
+        for step in range(steps):
+            only_last = training and self.unroll == "pushforward" and step < steps - 1
+            with torch.no_grad() if only_last else nullcontext():
+                prediction = self.advance(window, self.context(forcing, static, step))
+            if not only_last:
+                yield prediction, truth[:, step]
+            if step < steps - 1:
+                window = torch.cat([window[:, 1:], prediction[:, None, : self.state_channels]], 1)
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def sample_losses(self, batch: dict[str, Tensor], training: bool) -> Float[Tensor, "b"]:
+        """Mean loss over the steps that count, per sample."""
+        losses = [self.loss(prediction, truth) for prediction, truth in self.unrolled(batch, training)]
+        return torch.stack(losses).mean(0)
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        """Mean loss of the batch; the log averages over samples, not over batches."""
+        losses = self.sample_losses(batch, training=True)
+        self.train_loss.update(losses.detach())
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
+        self.log("loss", losses.detach().mean(), prog_bar=True, logger=False)
+        return losses.mean()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Accumulate the validation loss."""
+        self.validation_loss.update(self.sample_losses(batch, training=False))
+        self.log("validation_loss", self.validation_loss, on_step=False, on_epoch=True, prog_bar=True)
+
+    def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Accumulate the test loss."""
+        self.test_loss.update(self.sample_losses(batch, training=False))
+        self.log("test_loss", self.test_loss, on_step=False, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with the schedule of `optimisation` over the whole training."""
+        total = int(self.trainer.estimated_stepping_batches)
+        return self.optimisation.configure(self.parameters(), total, self.trainer.max_epochs or 1)
+
+
+def predicted_group(packing: Packing) -> ChannelGroup:
+    """State and diagnostic channels as one group: what a forecast network puts out."""
+    state, more = packing.groups["state"], packing.groups.get("diagnostic")
+    if more is None:
+        return state
+    joined = {
+        name: getattr(state, name) + getattr(more, name)
+        for name in ("variables", "levels", "mean", "std", "tendency_std")
+    }
+    return ChannelGroup(space=state.space, shape=state.shape, **joined)

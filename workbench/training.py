@@ -1,0 +1,151 @@
+"""fit, validate and test: the Lightning CLI with the defaults that every run of Workbench shares."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.loggers.csv_logs import _ExperimentWriter
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+import workbench.models
+import workbench.tasks  # noqa: F401  short class names in experiment files resolve among what is imported
+from workbench.data.module import RecordDataModule
+from workbench.errors import InputError
+from workbench.experiment import EvaluateConfig, Experiment, ReportConfig, RolloutConfig
+from workbench.tasks.callbacks import Card, RandomState, Summary
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a killed save never leaves half a file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Save atomically."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.partial")
+        torch.save(checkpoint, temporary)
+        os.replace(temporary, path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Callable | None = lambda storage, loc: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load tensors and plain types only, whatever the caller asks."""
+        return super().load_checkpoint(path, map_location, weights_only=True)
+
+
+class _AppendingWriter(_ExperimentWriter):
+    """The CSV writer of Lightning, except that it goes on with the file of the run it continues."""
+
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+class RunLog(CSVLogger):
+    """``metrics.csv`` in the run directory; a resumed run continues it where its checkpoint was taken."""
+
+    @property
+    def experiment(self) -> Any:
+        """The writer."""
+        if self._experiment is None:
+            os.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = _AppendingWriter(log_dir=self.log_dir)
+        return self._experiment
+
+    def drop_after(self, step: int) -> None:
+        """Forget rows logged after `step`: the resumed run will log them again."""
+        file = Path(self.log_dir) / "metrics.csv"
+        if not file.exists():
+            return
+        with open(file, newline="") as old:
+            rows = [r for r in csv.DictReader(old) if int(float(r["step"])) < step]
+        with open(file, "w", newline="") as new:
+            writer = csv.DictWriter(new, fieldnames=self.experiment.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class ContinueLog(pl.Callback):
+    """Cuts the log back to the checkpoint that a run resumes from."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Drop rows of steps that will be run again."""
+        if isinstance(trainer.logger, RunLog) and trainer.is_global_zero:
+            trainer.logger.drop_after(trainer.global_step)
+
+
+class TrainingCLI(LightningCLI):
+    """The Lightning CLI whose file also holds the rollout, evaluate and report sections."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Accept (and show in --help and --print_config) the sections that other verbs read."""
+        for name, cls in (("rollout", RolloutConfig), ("evaluate", EvaluateConfig), ("report", ReportConfig)):
+            parser.add_class_arguments(cls, name)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verbs that train or score one step; `predict` and `rollout` need no trainer."""
+        skipped = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "weights_only"}
+        return {verb: set(skipped) for verb in ("fit", "validate", "test")}
+
+
+def defaults(experiment: Experiment) -> dict[str, Any]:
+    """Trainer defaults of a run: logger, best and last checkpoint, exact resume, progress bar."""
+    run = experiment.run_dir
+    checkpoints = {"dirpath": str(run / "checkpoints"), "enable_version_counter": False}
+    return {
+        "logger": RunLog(save_dir=str(run), name="", version=""),
+        "default_root_dir": str(run),
+        "log_every_n_steps": 10,
+        "num_sanity_val_steps": 0,
+        "plugins": [AtomicCheckpoints()],
+        "callbacks": [
+            ModelCheckpoint(filename="best", monitor="validation_loss", **checkpoints),
+            ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **checkpoints),
+            LearningRateMonitor("step"),
+            RandomState(),
+            Card(experiment.name),
+            ContinueLog(),
+            Summary(str(run)),
+        ],
+    }
+
+
+def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
+    """Run a Lightning verb.
+
+    Args:
+        verb: ``fit``, ``validate`` or ``test``.
+        experiment: the resolved experiment.
+        arguments: the command line after the verb, experiment names replaced by paths.
+    """
+    TrainingCLI(
+        model_class=pl.LightningModule,
+        datamodule_class=RecordDataModule,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults=defaults(experiment),
+        parser_class=_Parser,
+        args=[verb, *arguments],
+    )
+    return 0
+
+
+class _Parser(LightningArgumentParser):
+    """Says first what is wrong, and leaves the pages of usage to --help."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise the message alone."""
+        raise InputError(" ".join(str(ex or message).split())) from ex
