@@ -1,0 +1,51 @@
+"""What every network promises to the tasks: how it is built, what it maps, how it is stored."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+import workbench.models
+from workbench.models import Network
+
+NETWORKS = [value for value in vars(workbench.models).values() if inspect.isclass(value) and value is not Network]
+SPACE = (24, 25)
+
+
+def test_every_exported_class_is_a_network():
+    assert NETWORKS and all(issubclass(network, Network) for network in NETWORKS)
+    exported = {network for network in Network.__subclasses__() if network.__module__.startswith("workbench.")}
+    assert exported == set(NETWORKS)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_constructor(network):
+    parameters = list(inspect.signature(network).parameters.values())
+    assert [p.name for p in parameters[:3]] == ["in_channels", "out_channels", "space"]
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    documented = inspect.getdoc(network)
+    for p in parameters[3:]:
+        assert p.default is not p.empty, f"{p.name} has no default: an empty configuration must work"
+        assert f"\n    {p.name}: " in documented, f"{p.name} is not explained"
+    assert "Good values" in documented
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_forward(network):
+    model = network(3, 2, SPACE)
+    assert (model.in_channels, model.out_channels, model.space) == (3, 2, SPACE)
+    y = model(torch.randn(2, 3, *SPACE))
+    assert y.shape == (2, 2, *SPACE) and y.dtype == torch.float32
+    y.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_state_round_trips_through_safetensors(network):
+    model, other = network(1, 1, SPACE), network(1, 1, SPACE)
+    other.load_state_dict(load(save(model.state_dict())))
+    x = torch.randn(1, 1, *SPACE)
+    assert torch.equal(model(x), other(x)) and torch.equal(model(x), copy.deepcopy(model)(x))
+    assert not any(tensor.is_complex() for tensor in model.state_dict().values())

@@ -1,0 +1,6 @@
+"""Networks: plain modules from channels on a grid to channels on the same grid."""
+
+from workbench.models.base import Network as Network
+from workbench.models.fno import FNO as FNO
+from workbench.models.ifno import IFNO as IFNO
+from workbench.models.unet import UNet as UNet
