@@ -126,7 +126,7 @@ def train(name: str, words: list[str]) -> int:
 def _prepare_run(name: str, experiment, options: argparse.Namespace) -> list[str]:  # type: ignore[no-untyped-def]
     """Check data and checkpoint early, make room for the run; returns the checkpoint argument for Lightning."""
     from workbench.data.preflight import look
-    from workbench.header import read_card
+    from workbench.header import read_card, refuse_other_model
 
     look(experiment.data)
     last = experiment.run_dir / "checkpoints" / "last.ckpt"
@@ -142,7 +142,7 @@ def _prepare_run(name: str, experiment, options: argparse.Namespace) -> list[str
         _set_aside(experiment.run_dir)
     if checkpoint is None:
         return []
-    read_card(checkpoint)
+    refuse_other_model(read_card(checkpoint), experiment.config.get("model") or {}, checkpoint)
     return [f"--ckpt_path={checkpoint}"]
 
 

@@ -79,6 +79,23 @@ def read_card(path: str | Path) -> dict[str, Any]:
     return card
 
 
+def refuse_other_model(card: dict[str, Any], model: dict[str, Any], where: str | Path) -> None:
+    """Compare the model in a card with the `model` section of an experiment, as far as the section goes.
+
+    Raises:
+        InputError: the class of the network or an argument differ.
+    """
+    wanted = (model.get("init_args") or {}).get("network") or {}
+    found = card["task"]["init_args"]["network"]
+    name, other = (str(n.get("class_path", "")).rpartition(".")[2] for n in (wanted, found))
+    asked, given = wanted.get("init_args") or {}, found.get("init_args") or {}
+    unlike = {k: v for k, v in asked.items() if given.get(k, v) != v}
+    if name != other or unlike:
+        theirs = ", ".join(f"{k}={given.get(k)}" for k in unlike)
+        mine = ", ".join(f"{k}={v}" for k, v in unlike.items())
+        raise InputError(f"{where} holds another model: {other}({theirs}), the experiment asks for {name}({mine})")
+
+
 def _safetensors_card(path: Path) -> str | None:
     try:
         with open(path, "rb") as file:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
+import sys
+import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import workbench.models
 import workbench.tasks  # noqa: F401  short class names in experiment files resolve among what is imported
+from workbench.allocator import keep_freed_memory
 from workbench.data.module import RecordDataModule
 from workbench.errors import InputError
 from workbench.experiment import EvaluateConfig, Experiment, ReportConfig, RolloutConfig
@@ -92,6 +97,14 @@ class TrainingCLI(LightningCLI):
         for name, cls in (("rollout", RolloutConfig), ("evaluate", EvaluateConfig), ("report", ReportConfig)):
             parser.add_class_arguments(cls, name)
 
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The trainer, with the run's log first among its loggers and atomic checkpoints."""
+        trainer = self._get(self.config_init, "trainer", default={})
+        loggers, plugins = (_listed(trainer.get(key)) for key in ("logger", "plugins"))
+        run_dir = str(trainer["default_root_dir"])
+        log = RunLog(save_dir=run_dir, name="", version="", flush_logs_every_n_steps=1)
+        return super().instantiate_trainer(logger=[log, *loggers], plugins=[*plugins, AtomicCheckpoints()], **kwargs)
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The verbs that train or score one step; `predict` and `rollout` need no trainer."""
@@ -99,19 +112,25 @@ class TrainingCLI(LightningCLI):
         return {verb: set(skipped) for verb in ("fit", "validate", "test")}
 
 
+def _listed(value: Any) -> list[Any]:
+    """What the experiment gives for a logger or plugin, as a list; true and null are Lightning's words for default."""
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def defaults(experiment: Experiment) -> dict[str, Any]:
-    """Trainer defaults of a run: logger, best and last checkpoint, exact resume, progress bar."""
+    """Trainer defaults of a run: best and last checkpoint, exact resume, card, summary."""
     run = experiment.run_dir
     checkpoints = {"dirpath": str(run / "checkpoints"), "enable_version_counter": False}
     return {
-        "logger": RunLog(save_dir=str(run), name="", version=""),
         "default_root_dir": str(run),
         "log_every_n_steps": 10,
         "num_sanity_val_steps": 0,
-        "plugins": [AtomicCheckpoints()],
         "callbacks": [
             ModelCheckpoint(filename="best", monitor="validation_loss", **checkpoints),
             ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **checkpoints),
+            ModelCheckpoint(filename="last", train_time_interval=timedelta(minutes=10), **checkpoints),
             LearningRateMonitor("step"),
             RandomState(),
             Card(experiment.name),
@@ -129,6 +148,9 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
         experiment: the resolved experiment.
         arguments: the command line after the verb, experiment names replaced by paths.
     """
+    quieten()
+    keep_freed_memory()
+    sys.argv = ["workbench", verb, *arguments]  # what the Lightning CLI parses, and what it reports
     TrainingCLI(
         model_class=pl.LightningModule,
         datamodule_class=RecordDataModule,
@@ -138,9 +160,17 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
         save_config_kwargs={"overwrite": True},
         trainer_defaults=defaults(experiment),
         parser_class=_Parser,
-        args=[verb, *arguments],
     )
     return 0
+
+
+def quieten() -> None:
+    """Leave out messages of Lightning that say nothing about the run."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 against torch 2.13
+    noise = ("Tip:", "Loading `train_dataloader`", "TPU available")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: not any(word in record.getMessage() for word in noise)
+    )
 
 
 class _Parser(LightningArgumentParser):

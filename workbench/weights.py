@@ -100,6 +100,9 @@ def rebuild(description: dict[str, Any], trusted: Sequence[str] = ()) -> Any:
                 f"the weights name the class {path}, which is not part of Workbench; load them through an experiment "
                 f"file that names it (-c FILE), which says that you trust it"
             )
+    import workbench.models
+    import workbench.tasks  # noqa: F401  short class names resolve among what is imported
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(pl.LightningModule, "task")
     try:

@@ -31,6 +31,7 @@ class Affine(Network):
 @pytest.fixture
 def record(tmp_path, monkeypatch) -> xr.Dataset:
     monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     dims, shape = ("time", "lat", "x"), (60, 4, 6)
     data = {n: (dims, rng.normal(5, 2, shape).astype("f4"), {"units": "K"}) for n in ("a", "b", "f", "d")}

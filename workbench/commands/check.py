@@ -114,10 +114,11 @@ def _chunks(config: DataConfig, seen: Any) -> Iterator[Finding]:
     used = read = 0.0
     for name in config.variables():
         array = seen.dataset[name]
-        if "time" not in array.dims or array.chunks is None:
+        stored = array.encoding.get("chunks") or array.encoding.get("chunksizes")
+        if "time" not in array.dims or not stored:
             continue
         per_step = array.nbytes / array.sizes["time"] / array.sizes.get("trajectory", 1)
-        chunk = dict(zip(array.dims, (c[0] for c in array.chunks), strict=True))
+        chunk = dict(zip(array.dims, stored, strict=True))
         touched = min((span - 2) // chunk["time"] + 2, -(-array.sizes["time"] // chunk["time"])) if span > 1 else 1
         read += per_step * chunk["time"] * touched * chunk.get("trajectory", 1)
         used += per_step * (config.history + config.horizon)
@@ -125,7 +126,9 @@ def _chunks(config: DataConfig, seen: Any) -> Iterator[Finding]:
         return
     ratio = read / used
     text = f"a random window reads {read / 1e6:.3g} MB to use {used / 1e6:.3g} MB (x{ratio:.1f})"
-    if ratio > WASTE and seen.dataset.nbytes > config.cache * 2**20:
+    if seen.dataset.nbytes <= config.cache * 2**20:
+        yield Finding("ok", text + "; the record fits into the cache, so each chunk is read once")
+    elif ratio > WASTE:
         yield Finding(
             "warning", text + ": chunks hold many steps", "data.shuffle: block, or rechunk to one step a chunk"
         )

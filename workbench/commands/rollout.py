@@ -47,7 +47,7 @@ def roll_out(
         InputError: there are no weights, the record does not fit them, or the forecast exists.
     """
     from workbench.data.starts import choose_starts
-    from workbench.data.store import open_record, refuse_existing
+    from workbench.data.store import open_data, refuse_existing
     from workbench.data.windows import parts
     from workbench.header import read_card
 
@@ -58,7 +58,7 @@ def roll_out(
     target = output or experiment.forecast
     refuse_existing(target, overwrite)
     read_card(source)
-    record = open_record(data.record, data.crop)
+    record = open_data(data)
     reach = config.steps if config.within else 0
     trajectories, starts = choose_starts(
         parts(record, data)[config.split], data.history, data.stride, reach, config.starts
@@ -87,9 +87,11 @@ def forecast(
     """Write the forecast of a plan with its provenance, showing a progress bar; shared by rollout and predict."""
     import torch
 
+    from workbench.allocator import keep_freed_memory
     from workbench.progress import bar
     from workbench.rollout import write_rollout
 
+    keep_freed_memory()
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     source = str(plan.record.encoding.get("source", ""))
     attrs = {

@@ -59,6 +59,7 @@ class DataConfig:
         validation_horizon: number of future states in a validation sample; by default as `horizon`.
         stride: record steps between two states.
         every: record steps between the starts of two samples.
+        units: units of variables whose file does not say them, ``{slp: Pa}``.
         crop: index range per dimension, ``{lat: [0, 16]}``, applied when the record is opened.
         split: which part trains, validates, tests.
         gaps: what a gap in the time axis does: ``error``, or ``split`` (no window crosses it).
@@ -82,6 +83,7 @@ class DataConfig:
     validation_horizon: int | None = None
     stride: int = 1
     every: int = 1
+    units: dict[str, str] = field(default_factory=dict)
     crop: dict[str, tuple[int, int]] = field(default_factory=dict)
     split: Split = field(default_factory=Split)
     gaps: Literal["error", "split"] = "error"

@@ -88,8 +88,8 @@ class Variable:
         array = dataset[name]
         if "units" not in array.attrs:
             raise InputError(
-                f"variable '{name}' has no 'units' attribute; set it in the file "
-                f"(ds['{name}'].attrs['units'] = ...; '1' for a pure number)"
+                f"variable '{name}' has no 'units' attribute in the file; "
+                f"say them in the experiment, data.units: {{{name}: UNITS}} (1 for a pure number)"
             )
         keep = tuple((key, str(array.attrs[key])) for key in ("standard_name", "cell_methods") if key in array.attrs)
         dims = tuple(str(d) for d in array.dims if d not in (TIME, TRAJECTORY))

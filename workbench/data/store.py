@@ -26,6 +26,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from workbench.data.config import DataConfig
 from workbench.data.spec import TRAJECTORY
 from workbench.errors import InputError
 from workbench.resources import data_root, folder
@@ -107,6 +108,23 @@ def open_record(
         raise InputError(f"cannot open '{path}' as {'Zarr' if is_zarr(path) else 'NetCDF'}: {error}") from error
     dataset = apply_crop(dataset, crop or {})
     dataset.encoding["source"], dataset.encoding["crop"] = path, dict(crop or {})
+    return dataset
+
+
+def open_data(config: DataConfig) -> xr.Dataset:
+    """The record of an experiment: opened, cropped, and with the units that the experiment declares.
+
+    Raises:
+        InputError: the file says other units than the experiment.
+    """
+    dataset = open_record(config.record, config.crop)
+    for name, units in config.units.items():
+        if name not in dataset.data_vars:
+            raise InputError(f"data.units names '{name}', the record has {', '.join(map(str, dataset.data_vars))}")
+        found = dataset[name].attrs.get("units", units)
+        if found != units:
+            raise InputError(f"variable '{name}' is in '{found}' in the file, data.units says '{units}'")
+        dataset[name].attrs["units"] = units
     return dataset
 
 

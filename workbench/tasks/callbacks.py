@@ -33,11 +33,11 @@ class RandomState(pl.Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the states until training starts (setting up the model draws numbers in between)."""
+        """Remember the states until the first batch: setting up draws numbers in between."""
         self._pending = state_dict
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Put the remembered states in place."""
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Put the remembered states in place (a run resumed inside an epoch has no epoch start)."""
         state, self._pending = self._pending, None
         if state is None:
             return
@@ -65,29 +65,9 @@ class Card(pl.Callback):
         extra = {"experiment": self.experiment, "data": data, "stride": _stride(trainer), "training": score}
         checkpoint["workbench"] = json.dumps(card_of(module, extra))
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to continue a checkpoint of another model."""
-        from workbench.errors import InputError
-        from workbench.weights import describe
-
-        found = json.loads(checkpoint.get("workbench", "null"))
-        if found is None:
-            raise InputError("the checkpoint carries no Workbench card: it was not written by workbench fit")
-        mine = json.loads(json.dumps(describe(module)))["init_args"]["network"]
-        theirs = found["task"]["init_args"]["network"]
-        if mine != theirs:
-            raise InputError(
-                f"the checkpoint holds another model: {_brief(theirs)}, the experiment asks for {_brief(mine)}"
-            )
-
 
 def _stride(trainer: pl.Trainer) -> int:
     return int(trainer.datamodule.config.stride)  # type: ignore[attr-defined]
-
-
-def _brief(description: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{k}={v}" for k, v in description.get("init_args", {}).items())
-    return f"{str(description['class_path']).rpartition('.')[2]}({arguments})"
 
 
 class Summary(pl.Callback):

@@ -69,6 +69,7 @@ class ForecastTask(pl.LightningModule):
         self.validation_loss = MeanMetric()
         self.test_loss = MeanMetric()
         self.train_loss = MeanMetric()
+        self.train_loss.persistent(True)  # so that a run resumed inside an epoch logs the mean of the whole epoch
 
     # ------------------------------------------------------------------------------------------ building
 
@@ -179,6 +180,10 @@ class ForecastTask(pl.LightningModule):
         losses = [self.loss(prediction, truth) for prediction, truth in self.unrolled(batch, training)]
         return torch.stack(losses).mean(0)
 
+    def on_train_epoch_start(self) -> None:
+        """Forget the mean of the epoch before, which a checkpoint at its end still holds."""
+        self.train_loss.reset()
+
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Mean loss of the batch; the log averages over samples, not over batches."""
         losses = self.sample_losses(batch, training=True)
@@ -199,7 +204,7 @@ class ForecastTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with the schedule of `optimisation` over the whole training."""
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.trainer.datamodule.optimiser_steps(self.trainer)  # type: ignore[attr-defined]
         return self.optimisation.configure(self.parameters(), total, self.trainer.max_epochs or 1)
 
 
