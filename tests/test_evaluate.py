@@ -8,9 +8,9 @@ import pytest
 import xarray as xr
 import yaml
 
-from workbench import baselines
 from workbench import experiment as experiments
 from workbench.baselines.forecasts import persistence
+from workbench.commands import baselines
 from workbench.data.climatology import fit_climatology
 from workbench.data.starts import Problem, choose_starts
 from workbench.data.store import open_data, write_record
@@ -448,6 +448,10 @@ def test_a_grid_that_differs_by_rounding_alone_is_the_same(run):
         ("--evaluate.metrics=[rmsee]", "no metric 'rmsee': did you mean 'rmse'"),
         ("--evaluate.baselines=[climatolgy]", "no baseline 'climatolgy' .*: did you mean 'climatology'"),
         ("--evaluate.headline=activity", "evaluate.headline is 'activity', by which a model cannot be compared"),
+        (
+            "--evaluate.metrics=[crps_fair]",
+            "names 'crps_fair', which needs an ensemble, and the forecast has one member",
+        ),
         ("--evaluate.headline=spread", "evaluate.headline is 'spread'"),
         (
             "--evaluate.weights=cos_lat",
@@ -522,14 +526,15 @@ def test_without_baselines_there_is_a_score_and_no_verdict(run):
 
 
 def test_baselines_alone_are_those_that_the_file_names(run, capsys):
-    assert baselines.main([*run.words, "--json", "--rollout.steps=2", "--evaluate.baselines=[linear]"]) == 0
+    chosen = ["--evaluate.baselines=[linear]", "--evaluate.metrics=[rmse, spread]"]
+    assert baselines.main([*run.words, "--json", "--rollout.steps=2", *chosen]) == 0
     assert list(json.loads(capsys.readouterr().out)["score"]["u"]) == ["linear"]
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "baselines"])
 def test_help_and_import_do_without_torch(verb):
     code = (
-        "import sys, workbench.evaluate, workbench.baselines\n"
+        "import sys, workbench.evaluate, workbench.commands.baselines\n"
         "from workbench.cli import main\n"
         f"try: main(['{verb}', '--help'])\n"
         "except SystemExit as done: assert done.code == 0\n"

@@ -248,7 +248,7 @@ def _summarise(
     """Return the labelled scores, intervals and horizon of both forecasts; ``alpha`` is the level of one tail."""
     scores = [sums.resampled(metric, np.ones((1, counts.shape[1]))) for sums in pair]
     resampled = [sums.resampled(metric, counts) for sums in pair]
-    levels = [_expanded_level(alpha, blocks), 1.0 - _expanded_level(alpha, blocks)]
+    levels = [expanded_level(alpha, blocks), 1.0 - expanded_level(alpha, blocks)]
     gain = _loss(metric, scores[1]) - _loss(metric, scores[0])
     resampled_gain = _loss(metric, resampled[1]) - _loss(metric, resampled[0])
     resampled_difference = np.where(np.isfinite(resampled_gain), resampled[0] - resampled[1], np.nan)
@@ -266,7 +266,8 @@ def _summarise(
     return dataset.assign({n: one_lead.copy(data=value.reshape(one_lead.shape)) for n, value in horizons.items()})
 
 
-def _expanded_level(level: float, blocks: float) -> float:
+def expanded_level(level: float, blocks: float) -> float:
+    """Return the quantile of resampled values that bounds an interval with tails of ``level``, as said at the top."""
     t = stats.t.ppf(level, blocks - 1.0)
     return float(stats.norm.cdf(np.sqrt(blocks / (blocks - 1.0)) * t))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import sys
@@ -26,7 +27,8 @@ from workbench.allocator import keep_freed_memory
 from workbench.data.module import RecordDataModule
 from workbench.errors import InputError
 from workbench.experiment import EvaluateConfig, Experiment, ReportConfig, RolloutConfig
-from workbench.tasks.callbacks import Card, RandomState, Summary
+from workbench.tasks.callbacks import RandomState, Summary
+from workbench.weights import card_of
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -89,6 +91,24 @@ class ContinueLog(pl.Callback):
             trainer.logger.drop_after(trainer.global_step)
 
 
+class Card(pl.Callback):
+    """Writes the card into every checkpoint."""
+
+    def __init__(self, experiment: str = "") -> None:
+        self.experiment = experiment
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the card as one JSON string: plain data that any reader may look at."""
+        data = trainer.datamodule.card()  # type: ignore[attr-defined]
+        score = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        extra = {"experiment": self.experiment, "data": data, "stride": _stride(trainer), "training": score}
+        checkpoint["workbench"] = json.dumps(card_of(module, extra))
+
+
+def _stride(trainer: pl.Trainer) -> int:
+    return int(trainer.datamodule.config.stride)  # type: ignore[attr-defined]
+
+
 class TrainingCLI(LightningCLI):
     """The Lightning CLI whose file also holds the rollout, evaluate and report sections."""
 
@@ -122,7 +142,7 @@ def _listed(value: Any) -> list[Any]:
 def defaults(experiment: Experiment) -> dict[str, Any]:
     """Trainer defaults of a run: best and last checkpoint, exact resume, card, summary."""
     run = experiment.run_dir
-    checkpoints = {"dirpath": str(run / "checkpoints"), "enable_version_counter": False}
+    checkpoints: dict[str, Any] = {"dirpath": str(run / "checkpoints"), "enable_version_counter": False}
     return {
         "default_root_dir": str(run),
         "log_every_n_steps": 10,

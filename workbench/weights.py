@@ -50,7 +50,7 @@ def describe(value: Any) -> Any:
         return _described(value, {})
     if dataclasses.is_dataclass(value):
         return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    names = list(inspect.signature(type(value).__init__).parameters)[1:]
+    names = list(inspect.signature(type(value)).parameters)
     attributes = getattr(value, "arguments", None) or {n: getattr(value, n) for n in names if hasattr(value, n)}
     if set(names) <= set(attributes):
         return _described(type(value), {n: attributes[n] for n in names})
@@ -59,7 +59,7 @@ def describe(value: Any) -> Any:
 
 def _described(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """Class path and arguments, defaults written out: a later change of a default must not change old weights."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
+    parameters = inspect.signature(cls).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     arguments = {**defaults, **arguments}
     return {

@@ -53,7 +53,10 @@ def test_missing_variable_lists_what_there_is(record):
 
 def test_missing_units_are_an_error(record):
     del record.slp.attrs["units"]
-    with pytest.raises(InputError, match="variable 'slp' has no 'units'"):
+    with pytest.raises(
+        InputError,
+        match="variable 'slp' has no 'units' attribute in the file; say them .* data.units: {slp: UNITS}",
+    ):
         RecordSpec.of(record, ["slp"])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from workbench import cli
+from workbench import evaluate, report
 from workbench import experiment as experiments
+from workbench.commands import dataset, rollout, train
 
 HELP = """
 Builds the dataset if the record is a recipe that is not built yet, then trains, rolls out, scores and reports. Stages
@@ -12,6 +13,15 @@ it was; --overwrite does everything but the dataset again.
 
   workbench pipeline -c kolmogorov/fno
 """
+
+
+COMMANDS = {
+    "dataset": dataset.main,
+    "fit": train.fit,
+    "rollout": rollout.main,
+    "evaluate": evaluate.main,
+    "report": report.main,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +36,7 @@ def main(argv: list[str]) -> int:
             print(f"[{number}/{len(stages)}] {stage}: done before", flush=True)
             continue
         print(f"[{number}/{len(stages)}] {stage}", flush=True)
-        status = cli.verb(stage.split()[0])(words if stage.startswith("dataset") else [*shared, *words])
+        status = COMMANDS[stage](words if stage == "dataset" else [*shared, *words])
         if status:
             return status
     print(closing_line(experiment))
@@ -40,7 +50,7 @@ def plan(experiment: experiments.Experiment, overwrite: bool) -> dict[str, list[
     begun = (experiment.run_dir / "checkpoints" / "last.ckpt").exists()
     stages: dict[str, list[str] | None] = {}
     if unbuilt(experiment.data.record):
-        stages["dataset build"] = ["build", experiment.data.record]
+        stages["dataset"] = ["build", experiment.data.record]
     stages["fit"] = None if fitted else again or (["--resume"] if begun else [])
     later = again if fitted else ["--overwrite"]  # what an earlier model left is of no use to a new one
     stages["rollout"] = None if fitted and experiment.forecast.exists() else later

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from workbench.data.spec import LEVEL_NAMES, Axis, RecordSpec
 from workbench.data import weights
+from workbench.data.spec import LEVEL_NAMES, Axis, RecordSpec
 
 Weighting = Literal["auto", "cos_lat", "area", "quadrature", "uniform"]
 

@@ -10,7 +10,7 @@ import xarray as xr
 from workbench.data.config import DataConfig
 from workbench.data.grid import grid_weights
 from workbench.data.loader import WindowLoader
-from workbench.data.order import steps_per_epoch
+from workbench.data.order import Shuffle, steps_per_epoch
 from workbench.data.packing import Packing
 from workbench.data.reader import WindowReader
 from workbench.data.spec import RecordSpec, segments
@@ -78,7 +78,7 @@ class RecordDataModule(pl.LightningDataModule):
         steps = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
         return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
-    def loader(self, part: str, shuffle: str) -> WindowLoader:
+    def loader(self, part: str, shuffle: Shuffle) -> WindowLoader:
         """A loader over one part, sharded over the ranks of the trainer."""
         if self.dataset is None:
             raise RuntimeError("call setup() before asking for a loader")

@@ -10,7 +10,7 @@ import xarray as xr
 from workbench.data.config import DataConfig
 from workbench.data.spec import TIME, RecordSpec
 from workbench.data.statistics import first_missing
-from workbench.data.store import naming_bad_chunks, open_record
+from workbench.data.store import naming_bad_chunks, open_data
 from workbench.data.windows import Part, Windows, lay_out, parts
 from workbench.errors import InputError
 
@@ -31,7 +31,7 @@ def look(config: DataConfig) -> Look:
     Raises:
         InputError: anything that would stop the training later, as far as metadata and two states show it.
     """
-    dataset = open_record(config.record, config.crop)
+    dataset = open_data(config)
     spec = RecordSpec.of(dataset, config.variables(), config.stride)
     found = parts(dataset, config)
     windows = {}

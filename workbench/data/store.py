@@ -95,7 +95,7 @@ def open_record(
     asked: Any = chunks or ({} if is_zarr(path) else "auto")
     try:
         if is_zarr(path):
-            dataset = xr.open_zarr(path, chunks=asked, consolidated=_consolidated(path), decode_timedelta=True)
+            dataset = xr.open_zarr(path, chunks=asked, consolidated=_consolidated(path))
         elif any(c in path for c in "*?["):
             dataset = xr.open_mfdataset(sorted(glob.glob(path)), combine="by_coords", chunks=asked)
         elif "://" in path:

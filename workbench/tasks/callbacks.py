@@ -50,26 +50,6 @@ class RandomState(pl.Callback):
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
-class Card(pl.Callback):
-    """Writes the card into every checkpoint."""
-
-    def __init__(self, experiment: str = "") -> None:
-        self.experiment = experiment
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the card as one JSON string: plain data that any reader may look at."""
-        from workbench.weights import card_of
-
-        data = trainer.datamodule.card()  # type: ignore[attr-defined]
-        score = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        extra = {"experiment": self.experiment, "data": data, "stride": _stride(trainer), "training": score}
-        checkpoint["workbench"] = json.dumps(card_of(module, extra))
-
-
-def _stride(trainer: pl.Trainer) -> int:
-    return int(trainer.datamodule.config.stride)  # type: ignore[attr-defined]
-
-
 class Summary(pl.Callback):
     """Says at the end of `fit` what it came to, and which fraction of the time the trainer waited for data.
 

@@ -1,0 +1,92 @@
+"""workbench fit, validate, test: everything that can be wrong is found before torch is imported."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from workbench import experiment as experiments
+from workbench.errors import InputError
+
+DESCRIPTIONS = {
+    "fit": "Train an experiment.",
+    "validate": "Loss of a trained model on the validation split.",
+    "test": "Loss of a trained model on the test split.",
+}
+
+
+def fit(words: list[str]) -> int:
+    """Train an experiment."""
+    return train("fit", words)
+
+
+def validate(words: list[str]) -> int:
+    """Loss of a trained model on the validation split."""
+    return train("validate", words)
+
+
+def test(words: list[str]) -> int:
+    """Loss of a trained model on the test split."""
+    return train("test", words)
+
+
+def train(name: str, words: list[str]) -> int:
+    """Check the experiment without torch, then hand over to the Lightning CLI."""
+    parser = experiments.argument_parser(
+        name,
+        DESCRIPTIONS[name],
+        "Any key of the experiment can be overridden: --data.batch_size=16 --trainer.max_epochs=3\n"
+        "--help-all lists every key with its meaning (imports torch, takes some seconds);\n"
+        "--print_config prints the resolved configuration and stops.\n"
+        "fit writes checkpoints/best.ckpt, checkpoints/last.ckpt, metrics.csv and config.yaml into the run directory.",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
+    parser.add_argument(
+        "--ckpt_path", metavar="FILE", help="checkpoint to start from (default for validate, test: best)"
+    )
+    parser.add_argument("--help-all", action="store_true", help="every key that the experiment file may have")
+    options, rest = parser.parse_known_args(words)
+    if options.help_all:
+        from workbench import training
+
+        return training.run(name, experiments.blank(), ["--help"])
+    printing = [w for w in rest if w.startswith("--print_config")]
+    overrides = [w for w in rest if w not in printing]
+    experiment = experiments.load(options.config, overrides, options.run_dir)
+    arguments = [word for file in experiment.files for word in ("--config", str(file))] + overrides
+    if not printing:
+        arguments += _prepare_run(name, experiment, options)
+    from workbench import training
+
+    return training.run(name, experiment, arguments + printing)
+
+
+def _prepare_run(name: str, experiment: experiments.Experiment, options: argparse.Namespace) -> list[str]:
+    """Check data and checkpoint early, make room for the run; returns the checkpoint argument for Lightning."""
+    from workbench.data.preflight import look
+    from workbench.header import read_card, refuse_other_model
+
+    look(experiment.data)
+    last = experiment.run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = Path(options.ckpt_path) if options.ckpt_path else (last if options.resume else None)
+    if name != "fit":
+        checkpoint = checkpoint or experiment.checkpoint
+    elif checkpoint is None and last.exists():
+        if not options.overwrite:
+            raise InputError(
+                f"{experiment.run_dir} holds a trained model already; pass --resume to continue it, --overwrite to "
+                "replace it (it is kept as *.previous), or --run-dir to train beside it"
+            )
+        _set_aside(experiment.run_dir)
+    if checkpoint is None:
+        return []
+    refuse_other_model(read_card(checkpoint), experiment.config.get("model") or {}, checkpoint)
+    return [f"--ckpt_path={checkpoint}"]
+
+
+def _set_aside(run: Path) -> None:
+    previous = run.with_name(f"{run.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    os.replace(run, previous)
