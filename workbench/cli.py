@@ -82,9 +82,8 @@ def verb(name: str) -> Callable[[list[str]], int]:
     """
     if name not in VERBS:
         near = get_close_matches(name, VERBS, n=1)
-        raise InputError(
-            f"unknown verb '{name}'" + (f": did you mean '{near[0]}'?" if near else f": {', '.join(VERBS)}")
-        )
+        hint = f"did you mean '{near[0]}'?" if near else f"the verbs are {', '.join(VERBS)}"
+        raise InputError(f"unknown verb '{name}': {hint}")
     module = importlib.import_module("workbench." + MODULES.get(name, f"commands.{name}"))
     return module.main if hasattr(module, "main") else getattr(module, name)
 

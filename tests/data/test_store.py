@@ -27,6 +27,13 @@ def test_what_is_written_is_what_is_read(record, tmp_path):
     xr.testing.assert_identical(back.drop_attrs(deep=False).compute(), record.drop_attrs(deep=False))
 
 
+def test_coordinates_that_are_no_index_are_kept(record, tmp_path):
+    record = record.assign_coords(day=("time", np.arange(40) % 7), area=(("lat", "lon"), np.ones((6, 8))))
+    back = store.open_record(str(store.write_record(record, tmp_path / "a.zarr")))
+    np.testing.assert_array_equal(back.day.values, np.arange(40) % 7)
+    assert float(back.area.sum()) == 48
+
+
 @pytest.mark.parametrize("kind", ["zarr2", "netcdf", "glob"])
 def test_other_formats_open_alike(record, tmp_path, kind):
     if kind == "zarr2":

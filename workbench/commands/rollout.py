@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def forecast(
         "workbench_checkpoint": weights,
         "workbench_data_fingerprint": str(card.get("data", {}).get("fingerprint", "")),
         "workbench_parameters": card["parameters"],
-        "workbench_device": str(chosen),
+        "workbench_versions": json.dumps(versions(chosen)),
     }
     identity = {"weights": weights, "modified": Path(weights).stat().st_mtime_ns, "record": source}
     with bar("rollout") as progress:
@@ -124,6 +125,24 @@ def forecast(
         print(f"{len(outcome.stopped)} of {total} forecasts left the finite numbers; they are NaN from there on")
     print(f"wrote {outcome.path} ({1e3 * outcome.seconds_per_step:.2f} ms per forecast step)")
     return outcome.path
+
+
+def versions(device: Any) -> dict[str, str]:
+    """Software and device that a forecast was made with."""
+    import platform
+
+    import numpy
+    import torch
+    import xarray
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "xarray": xarray.__version__,
+        "numpy": numpy.__version__,
+        "device": name,
+    }
 
 
 def class_paths(config: Any) -> list[str]:

@@ -295,6 +295,7 @@ class StoreWriter:
             str(name): array_encoding(array, chunks, shards, compress) for name, array in template.data_vars.items()
         }
         template = template.drop_encoding()
+        template = template.assign_coords({name: coordinate.compute() for name, coordinate in template.coords.items()})
         for name, coordinate in template.coords.items():
             if np.issubdtype(coordinate.dtype, np.datetime64):
                 template[name].encoding = {"units": "seconds since 1970-01-01", "dtype": "int64"}
