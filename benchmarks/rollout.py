@@ -31,7 +31,8 @@ from workbench.data.packing import Packing
 from workbench.data.statistics import fit_statistics
 from workbench.data.store import open_record, write_record
 from workbench.data.windows import parts
-from workbench.rollout import ForecastPlan, rollout, write_rollout
+from workbench.plan import ForecastPlan
+from workbench.rollout import rollout, write_rollout
 
 SIZE = 128
 STEP_SECONDS = 0.010

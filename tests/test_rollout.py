@@ -19,7 +19,8 @@ from workbench.data.store import open_record, write_record
 from workbench.data.windows import parts
 from workbench.errors import InputError
 from workbench.models import Network
-from workbench.rollout import ForecastPlan, rollout, write_rollout
+from workbench.plan import ForecastPlan
+from workbench.rollout import rollout, write_rollout
 from workbench.tasks import ForecastTask
 
 

@@ -6,7 +6,6 @@ import csv
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -170,7 +169,6 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
     """
     quieten()
     keep_freed_memory()
-    sys.argv = ["workbench", verb, *arguments]  # what the Lightning CLI parses, and what it reports
     TrainingCLI(
         model_class=pl.LightningModule,
         datamodule_class=RecordDataModule,
@@ -180,6 +178,7 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
         save_config_kwargs={"overwrite": True},
         trainer_defaults=defaults(experiment),
         parser_class=_Parser,
+        args=[verb, *arguments],
     )
     return 0
 
@@ -187,6 +186,9 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
 def quieten() -> None:
     """Leave out messages of Lightning that say nothing about the run."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 against torch 2.13
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # ours come from the command line
+    warnings.filterwarnings("ignore", message=".*overrides the configure_model callback")  # nothing is sharded in it
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     noise = ("Tip:", "Loading `train_dataloader`", "TPU available")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
         lambda record: not any(word in record.getMessage() for word in noise)

@@ -95,7 +95,7 @@ def from_file(
         )
     from workbench.commands.rollout import forecast, print_plan
     from workbench.experiment import RolloutConfig
-    from workbench.rollout import plan_from
+    from workbench.plan import plan_from
     from workbench.weights import load
 
     task, card = load(weights)

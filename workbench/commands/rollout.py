@@ -67,7 +67,7 @@ def roll_out(
     from workbench.weights import load
 
     task, card = load(source, trusted=class_paths(experiment.config))
-    from workbench.rollout import plan_from
+    from workbench.plan import plan_from
 
     plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size)
     print_plan(experiment.name, plan)

@@ -73,7 +73,7 @@ def _prepare_run(name: str, experiment: experiments.Experiment, options: argpars
     checkpoint = Path(options.ckpt_path) if options.ckpt_path else (last if options.resume else None)
     if name != "fit":
         checkpoint = checkpoint or experiment.checkpoint
-    elif checkpoint is None and last.exists():
+    elif checkpoint is None and last.exists() and first_process():
         if not options.overwrite:
             raise InputError(
                 f"{experiment.run_dir} holds a trained model already; pass --resume to continue it, --overwrite to "
@@ -84,6 +84,11 @@ def _prepare_run(name: str, experiment: experiments.Experiment, options: argpars
         return []
     refuse_other_model(read_card(checkpoint), experiment.config.get("model") or {}, checkpoint)
     return [f"--ckpt_path={checkpoint}"]
+
+
+def first_process() -> bool:
+    """Whether this is the only process of the run, or its rank 0: the one that makes room for it."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def _set_aside(run: Path) -> None:

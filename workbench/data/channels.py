@@ -28,6 +28,11 @@ class Channels:
         sources: variable -> source, in channel order.
         offset: trajectories and time steps that were cropped off the front.
 
+    Attributes:
+        steps: number of trajectories and times.
+        unit: trajectories and times in the largest chunk of a variable.
+        complete: ``bool[trajectories * times]``, the steps that are known to have no missing value.
+
     Raises:
         InputError: the variables do not share a grid, or a static one changes in time.
     """
@@ -46,6 +51,7 @@ class Channels:
         self._has = [(TRAJECTORY in a.dims, TIME in a.dims) for a in arrays]
         everyone = zip(*self._has, strict=True)
         self.steps = tuple(dataset.sizes[d] if any(h) else 1 for d, h in zip((TRAJECTORY, TIME), everyone, strict=True))
+        self.complete = np.zeros(math.prod(self.steps), bool)
         self.unit = tuple(max(s.unit[i] for s in self._sources) for i in (0, 1))
 
     @property
