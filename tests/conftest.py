@@ -11,7 +11,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100")
 
 # Shapes written in signatures are checked in every call during the tests; WORKBENCH_SHAPE_CHECKS=0 turns it off.
 # The hook must be there before the first import of a module that it checks.
-SHAPE_CHECKED = ["workbench.models", "workbench.tasks", "workbench.data.packing", "workbench.rollout", "workbench.simulate.vorticity"]
+SHAPE_CHECKED = [
+    "workbench.models",
+    "workbench.tasks",
+    "workbench.data.packing",
+    "workbench.rollout",
+    "workbench.simulate.vorticity",
+]
 if os.environ.get("WORKBENCH_SHAPE_CHECKS", "1") != "0":
     install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import google_crc32c
@@ -17,7 +18,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.data import access
+from workbench.data import access, channels
 from workbench.data.chunks import ChunkedArray
 from workbench.data.reader import WindowReader
 from workbench.data.store import open_record, write_record
@@ -399,6 +400,69 @@ def test_memory_for_some_steps_drops_the_least_recently_used(tmp_path, monkeypat
     loads.clear()
     read(reader, single, np.arange(14), keep=True)  # more than fits: straight into the batch
     assert len(loads) == 7
+
+
+@pytest.mark.parametrize("memory", [0, 700, 1500, 2**20])
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_reads_may_overlap(tmp_path, monkeypatch, memory, chunk):
+    """Up to three reads under way, ended in any order, none of which may empty a slot that another one needs."""
+    monkeypatch.setattr(channels, "SMALL_CHUNK", 0)
+    write_record(record(("u", ("trajectory", "time", "y", "x"))), tmp_path / "s.zarr", chunks={"time": chunk})
+    data = open_record(str(tmp_path / "s.zarr"))
+    reader, windows = WindowReader(data, {"state": ["u"]}, cache_bytes=memory), every_window(data)
+    data, random, under_way = data.load(), np.random.default_rng(0), []
+    for _ in range(150):
+        if len(under_way) == 3:
+            finish, indices, out = under_way.pop(random.integers(3))
+            finish()
+            np.testing.assert_array_equal(out["state"], expected(data, {"state": ["u"]}, windows, indices)["state"])
+        indices = random.integers(len(windows), size=3)
+        out = {"state": np.full(reader.buffer_shape("state", windows, 3), 7e7, "f4")}
+        under_way.append((reader.start(windows, indices, out, keep=True), indices, out))
+    for finish, _, _ in under_way:
+        finish()
+
+
+@pytest.mark.parametrize("small", [0, 2**17])
+def test_what_failed_to_load_is_forgotten(tmp_path, monkeypatch, small):
+    """After the chunk is repaired, the same reader reads it, and nothing that it had only half decoded."""
+    monkeypatch.setattr(channels, "SMALL_CHUNK", small)
+    write_record(record(("u", ("time", "y", "x"))), tmp_path / "s.zarr", chunks={"time": 2})
+    data = open_record(str(tmp_path / "s.zarr"))
+    reader, windows, chunk = WindowReader(data, {"state": ["u"]}), every_window(data), tmp_path / "s.zarr/u/c/3/0/0"
+    good = chunk.read_bytes()
+    chunk.write_bytes(flip(-1)(bytearray(good)))
+    out = [{"state": np.empty(reader.buffer_shape("state", windows, 1), "f4")} for _ in range(2)]
+    with ThreadPoolExecutor(1) as other:  # small chunks are read by the calling thread, if it is not the main thread
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"chunk \(3, 0, 0\) is damaged"):
+                other.submit(read, reader, windows, [6]).result()
+    first = reader.start(windows, [6], out[0])
+    second = reader.start(windows, [6], out[1])
+    for finish in (second, first):
+        with pytest.raises(InputError, match=r"chunk \(3, 0, 0\) is damaged"):
+            finish()
+    chunk.write_bytes(good)
+    np.testing.assert_array_equal(read(reader, windows, [6])["state"][0, :, 0], data.u.values[6:8])
+
+
+def test_two_readers_of_one_memory(tmp_path, monkeypatch):
+    """Training and validation share a reader, each from a thread of its own."""
+    monkeypatch.setattr(channels, "SMALL_CHUNK", 0)
+    write_record(record(("u", ("trajectory", "time", "y", "x"))), tmp_path / "s.zarr", chunks={"time": 3})
+    data = open_record(str(tmp_path / "s.zarr"))
+    reader, windows = WindowReader(data, {"state": ["u"]}, cache_bytes=1500), every_window(data)
+    data = data.load()
+
+    def many(seed):
+        random = np.random.default_rng(seed)
+        for _ in range(100):
+            indices = random.integers(len(windows), size=3)
+            got = read(reader, windows, indices, keep=True)["state"]
+            np.testing.assert_array_equal(got, expected(data, {"state": ["u"]}, windows, indices)["state"])
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(many, range(3)))
 
 
 def test_memory_is_shared_by_roles(tmp_path):

@@ -27,6 +27,8 @@ LARGEST_CHUNK = 2**31 - 2**16
 ABSENT = 2**64 - 1
 """Offset and length in a shard index of a chunk that was never written."""
 
+READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC
+
 Index = tuple[int, ...]
 
 
@@ -156,7 +158,7 @@ class OpenFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = os.open(path, READ_FLAGS)
 
     def __del__(self) -> None:
         if hasattr(self, "fd"):
@@ -191,7 +193,7 @@ class FilePerChunk:
     def read(self, index: Index, buffers: list[Any]) -> int:
         """Fill `buffers` with the bytes of a chunk file."""
         try:
-            fd = os.open(self._template % index, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._template % index, READ_FLAGS)
         except FileNotFoundError:
             return -1
         try:

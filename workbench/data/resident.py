@@ -37,31 +37,38 @@ class StepCache:
         self._empty = np.arange(slots)
         self._wanted = np.zeros(chunks + 1, np.int64)  # when a chunk was last wanted; the last entry is for empty slots
         self._clock = 0
+        self._reads: set[int] = set()
 
-    def find(self, steps: np.ndarray, chunks: np.ndarray) -> np.ndarray:
+    def slots(self, steps: np.ndarray) -> np.ndarray:
         """Slot of each step, -1 where it is not in memory."""
+        return self._slot_of[steps]
+
+    def want(self, chunks: np.ndarray) -> int:
+        """Note that a read wants some chunks: they stay until it is `done` with the ticket that is returned."""
         self._clock += 1
         self._wanted[chunks] = self._clock
-        return self._slot_of[steps]
+        self._reads.add(self._clock)
+        return self._clock
+
+    def done(self, ticket: int) -> None:
+        """End a read."""
+        self._reads.discard(ticket)
 
     def absent(self, steps: np.ndarray) -> np.ndarray:
         """Those of `steps` that are not in memory."""
         return steps[self._slot_of[steps] < 0]
 
     def make_room(self, count: int) -> np.ndarray | None:
-        """Empty `count` slots, of no chunk that the last `find` asked for; None where there are not that many."""
+        """Empty `count` slots, of no chunk that a read wants; None where there are not that many."""
         if len(self._empty) < count:
             age = self._wanted[self._chunk_in]
-            old = np.flatnonzero(age < self._clock)
+            old = np.flatnonzero(age < min(self._reads, default=self._clock + 1))
             if len(old) < count:
                 return None
             drop = max(count, len(self.data) // SPARE)
             if drop < len(old):
                 old = old[np.argpartition(age[old], drop)[:drop]]
-            steps = self._step_in[old]
-            self._slot_of[steps[steps >= 0]] = -1
-            self._step_in[old] = -1
-            self._chunk_in[old] = len(self._wanted) - 1
+            self.forget(old)
             self._empty = old
         slots, self._empty = self._empty[:count], self._empty[count:]
         self.incomplete[slots] = False
@@ -70,3 +77,10 @@ class StepCache:
     def put(self, steps: np.ndarray, chunks: np.ndarray, slots: np.ndarray) -> None:
         """Note that `steps`, of `chunks`, now lie in `slots`."""
         self._step_in[slots], self._chunk_in[slots], self._slot_of[steps] = steps, chunks, slots
+
+    def forget(self, slots: np.ndarray) -> None:
+        """Empty some slots."""
+        steps = self._step_in[slots]
+        self._slot_of[steps[steps >= 0]] = -1
+        self._step_in[slots] = -1
+        self._chunk_in[slots] = len(self._wanted) - 1

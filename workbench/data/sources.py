@@ -153,6 +153,8 @@ class ChunkSource:
         self.nbytes = array.nbytes
         self._times = 1 if axes.time is None else -(-array.shape[axes.time] // array.chunks[axes.time])
         self._pieces = list(self._cut_space())
+        if len(self._pieces) == 1:
+            self._pieces[0] = (*self._pieces[0][:2], (), self._pieces[0][3])  # no need to slice the whole
         self._plain = unpack is None and array.dtype == np.float32 and array.dtype.isnative and self.unit == (1, 1)
 
     def _cut_space(self) -> Any:

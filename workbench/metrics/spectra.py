@@ -81,7 +81,7 @@ def power_spectrum(
 def kinetic_energy_spectrum(
     velocity: Sequence[xr.DataArray], over: str | Sequence[str], *, window: Literal["hann"] | None = None
 ) -> xr.DataArray:
-    """Return E = (S_u + S_v [+ S_w]) / 2, so that sum E = <|u|^2> / 2; arguments as in `power_spectrum`.
+    """Return E = (S_u + S_v [+ S_w]) / 2, so that ``sum E = <|u|^2> / 2``; arguments as in `power_spectrum`.
 
     Args:
         velocity: The velocity components, with equal coordinates.
