@@ -135,7 +135,7 @@ def lake(tmp_path_factory) -> Path:
     for file in ("lake.py", "lake.yaml", "dilated.py", "dilated.yaml"):
         shutil.copy(EXAMPLES / file, folder)
     subprocess.run([sys.executable, "lake.py"], cwd=folder, check=True)
-    run(folder, "pipeline", "-c", "lake.yaml", "-c", "dilated.yaml", "--trainer.max_epochs=2", PYTHONPATH=str(folder))
+    run(folder, "pipeline", "-c", "lake.yaml", "-c", "dilated.yaml", "--trainer.max_epochs=2")
     return folder
 
 

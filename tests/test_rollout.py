@@ -90,7 +90,7 @@ def test_a_written_rollout_is_advance_repeated(tmp_path, history, trajectories, 
     record = make_record(tmp_path, trajectories, calendar)
     task = make_task(record, history=history)
     outcome = write_rollout(task, plan_of(record), tmp_path / "out.zarr", attrs={"title": "a test"})
-    out = xr.open_zarr(outcome.path, consolidated=False)
+    out = xr.open_zarr(outcome.path)
     lead = ("trajectory",) if trajectories > 1 else ()
     assert out.u.dims == ("member", *lead, "init_time", "lead_time", "y", "x")
     for j in range(trajectories):
@@ -106,7 +106,7 @@ def test_a_written_rollout_is_advance_repeated(tmp_path, history, trajectories, 
 def test_the_output_is_labelled_like_the_record(tmp_path):
     record = make_record(tmp_path)
     outcome = write_rollout(make_task(record), plan_of(record), tmp_path / "out.zarr", attrs={"title": "a test"})
-    out = xr.open_zarr(outcome.path, consolidated=False)
+    out = xr.open_zarr(outcome.path)
     for name in ("y", "x", "trajectory"):
         xr.testing.assert_identical(out[name].reset_coords(drop=True), record[name].reset_coords(drop=True))
     assert out.u.attrs["units"] == "m s-1" and out.u.attrs["long_name"] == "u"
@@ -121,7 +121,7 @@ def test_netcdf_holds_the_same(tmp_path):
     write_rollout(task, plan_of(record), tmp_path / "out.zarr")
     write_rollout(task, plan_of(record), tmp_path / "out2.nc")
     with xr.open_dataset(tmp_path / "out2.nc", decode_timedelta=True) as netcdf:
-        zarr = xr.open_zarr(tmp_path / "out.zarr", consolidated=False)
+        zarr = xr.open_zarr(tmp_path / "out.zarr")
         np.testing.assert_array_equal(netcdf.u.values, zarr.u.values)
         np.testing.assert_array_equal(netcdf.lead_time.values, zarr.lead_time.values)
         np.testing.assert_array_equal(netcdf.valid_time.values, zarr.valid_time.values)
@@ -137,12 +137,12 @@ def test_batching_and_chunking_do_not_change_the_forecast(tmp_path, batch_size, 
     second = write_rollout(
         task, plan_of(record, **members, batch_size=batch_size, block=block), tmp_path / "b.zarr"
     ).path
-    a, b = (xr.open_zarr(p, consolidated=False) for p in (first, second))
+    a, b = (xr.open_zarr(p) for p in (first, second))
     np.testing.assert_allclose(a.u.values, b.u.values, rtol=1e-6)
     spread = a.u.isel(lead_time=0).std("member").values
     assert (spread > 0).all()
     plain = write_rollout(task, plan_of(record), tmp_path / "c.zarr").path
-    np.testing.assert_allclose(a.u.values[0], xr.open_zarr(plain, consolidated=False).u.values[0], rtol=1e-6)
+    np.testing.assert_allclose(a.u.values[0], xr.open_zarr(plain).u.values[0], rtol=1e-6)
 
 
 def test_a_forecast_that_leaves_the_finite_numbers_stops_alone_and_is_named(tmp_path):
@@ -167,7 +167,7 @@ def test_a_forecast_that_leaves_the_finite_numbers_stops_alone_and_is_named(tmp_
     outcome = write_rollout(task, plan_of(record), tmp_path / "out.zarr")
     expected = {"member": 0, "trajectory": 1, "init_time": "2.5", "step": 3, "variable": "v", "index": [2, 4]}
     assert outcome.stopped == [expected]
-    out = xr.open_zarr(outcome.path, consolidated=False)
+    out = xr.open_zarr(outcome.path)
     bad = out.u.isel(member=0, trajectory=1, init_time=1)
     assert np.isfinite(bad[:2]).all() and np.isnan(bad[2:]).all()
     assert int(np.isnan(out.u).sum()) == 5 * 5 * 6
@@ -181,7 +181,7 @@ def test_an_existing_forecast_is_kept_unless_overwritten(tmp_path):
     with pytest.raises(InputError, match="exists already"):
         write_rollout(task, plan_of(record), tmp_path / "out.zarr")
     write_rollout(task, plan_of(record, steps=2), tmp_path / "out.zarr", overwrite=True)
-    assert xr.open_zarr(tmp_path / "out.zarr", consolidated=False).sizes["lead_time"] == 2
+    assert xr.open_zarr(tmp_path / "out.zarr").sizes["lead_time"] == 2
 
 
 def test_a_record_of_another_kind_is_refused(tmp_path):
@@ -237,7 +237,7 @@ def test_a_killed_rollout_goes_on_bit_for_bit(tmp_path, after):
     again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert int(again.stdout) == 4 * 3 - after
-    a, b = (xr.open_zarr(tmp_path / n, consolidated=False) for n in (whole.name, "out.zarr"))
+    a, b = (xr.open_zarr(tmp_path / n) for n in (whole.name, "out.zarr"))
     for name in "uv":
         assert a[name].values.tobytes() == b[name].values.tobytes()
     assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.zarr", "out.zarr.manifest.json"]

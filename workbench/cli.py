@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Idle OpenMP threads must sleep, not spin: beside reading threads or other users of the machine, a training step
     # of an FNO on two cores took 3.9 s with spinning threads and 0.15 s with sleeping ones.
     os.environ.setdefault("GOMP_SPINCOUNT", "100")
+    # An experiment may name a network of its own folder; searched last, so that nothing there shadows a package.
+    sys.path.append(os.getcwd())
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(overview())
@@ -86,7 +88,3 @@ def verb(name: str) -> Callable[[list[str]], int]:
         raise InputError(f"unknown verb '{name}': {hint}")
     module = importlib.import_module("workbench." + MODULES.get(name, f"commands.{name}"))
     return module.main if hasattr(module, "main") else getattr(module, name)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -82,12 +82,13 @@ def card_of(task: Any, extra: dict[str, Any] | None = None) -> dict[str, Any]:
     }
 
 
-def rebuild(description: dict[str, Any], trusted: Sequence[str] = ()) -> Any:
+def rebuild(description: dict[str, Any], trusted: Sequence[str] = (), where: str = "the weights") -> Any:
     """Make the task that `describe` described.
 
     Args:
         description: ``{"class_path": …, "init_args": …}``.
         trusted: class paths outside Workbench that may be built, besides Workbench's own.
+        where: what holds the description, for error messages.
 
     Raises:
         InputError: the description names a class that is not trusted, or does not fit this version.
@@ -97,8 +98,8 @@ def rebuild(description: dict[str, Any], trusted: Sequence[str] = ()) -> Any:
     for path in _class_paths(description):
         if not path.startswith("workbench.") and path not in trusted:
             raise InputError(
-                f"the weights name the class {path}, which is not part of Workbench; load them through an experiment "
-                f"file that names it (-c FILE), which says that you trust it"
+                f"{where} name the class {path}, which is not part of Workbench; load them through an experiment "
+                "file that names it (-c FILE), which says that you trust it"
             )
     import workbench.models
     import workbench.tasks  # noqa: F401  short class names resolve among what is imported
@@ -109,7 +110,7 @@ def rebuild(description: dict[str, Any], trusted: Sequence[str] = ()) -> Any:
         return parser.instantiate_classes(parser.parse_object({"task": description})).task
     except Exception as error:
         text = " ".join(str(error).split())
-        raise InputError(f"the weights describe a model that this version cannot build: {text}") from error
+        raise InputError(f"{where} describe a model that cannot be built: {text[:600]}") from error
 
 
 def _class_paths(value: Any) -> list[str]:

@@ -378,6 +378,15 @@ def test_every_chunk_is_decoded_once_a_batch(tmp_path, monkeypatch):
     assert sorted(loads) == [("u", (0, 0, 0)), ("u", (1, 0, 0))]
 
 
+def test_what_all_trajectories_share_is_decoded_once_a_batch(tmp_path, monkeypatch):
+    data = record(("u", ("trajectory", "time", "y", "x")), ("heat", ("time", "y", "x")))
+    write_record(data, tmp_path / "s.zarr")
+    reader = WindowReader(open_record(str(tmp_path / "s.zarr")), {"state": ["u"], "forcing": ["heat"]}, cache_bytes=0)
+    loads = count_loads(monkeypatch)
+    read(reader, every_window(data, length=1), [3, 17, 31])  # step 3 of each of the three trajectories
+    assert sorted(loads) == [("heat", (3, 0, 0)), *(("u", (r, 3, 0, 0)) for r in range(3))]
+
+
 def test_a_record_that_fits_is_decoded_once(tmp_path, monkeypatch):
     write_record(record(("u", ("time", "y", "x"))), tmp_path / "s.zarr", chunks={"time": 4})
     reader = WindowReader(open_record(str(tmp_path / "s.zarr")), {"state": ["u"]})
@@ -574,11 +583,13 @@ def test_a_chunk_of_another_size_is_refused(tmp_path, codec):
     for name, y in (("a", 5), ("b", 4)):
         layout = (["time", "y", "x"], {"time": 1, "y": y, "x": 4}, None, 3, "<f4", codec, False, {})
         write_zarr(str(tmp_path / name), *layout)
-    data = open_record(str(tmp_path / "a"))
-    reader = WindowReader(data, {"state": ["u"]}, cache_bytes=0)
-    shutil.copy(tmp_path / "b/u/c/5/0/0", tmp_path / "a/u/c/5/0/0")
-    with pytest.raises(InputError, match=r"chunk \(5, 0, 0\) is damaged \(\d+ bytes"):
-        read(reader, every_window(data), [5])
+    for here, there in (("a", "b"), ("b", "a")):
+        data = open_record(str(tmp_path / here))
+        reader = WindowReader(data, {"state": ["u"]}, cache_bytes=0)
+        shutil.copy(tmp_path / there / "u/c/5/0/0", tmp_path / here / "u/c/5/0/0")
+        with pytest.raises(InputError, match=r"chunk \(5, 0, 0\) is damaged \(\d+ bytes"):
+            read(reader, every_window(data), [5])
+        shutil.copy(tmp_path / here / "u/c/6/0/0", tmp_path / here / "u/c/5/0/0")
 
 
 def test_a_damaged_netcdf_file_is_named(tmp_path):

@@ -25,7 +25,7 @@ def test_the_surrogate_learned_the_waves(trained):
 
 
 def test_the_forecast_opens_in_xarray_alone(trained):
-    out = xr.open_zarr(trained / "runs/waves/rollout.zarr", consolidated=False)
+    out = xr.open_zarr(trained / "runs/waves/rollout.zarr")
     truth = waves()
     assert out.height.dims == ("member", "trajectory", "init_time", "lead_time", "y", "x")
     assert out.height.attrs == truth.height.attrs
@@ -67,7 +67,7 @@ def test_one_safetensors_file_predicts_alone(trained, tmp_path):
     run(trained, "predict", "-c", "waves.yaml", "-o", str(tmp_path / "all.zarr"))
     with xr.open_dataset(tmp_path / "out.nc") as alone:
         assert alone.sizes["lead_time"] == 3 and float(alone.init_time[0]) == 1.0
-        together = xr.open_zarr(tmp_path / "all.zarr", consolidated=False).sel(trajectory=9, init_time=1.0)
+        together = xr.open_zarr(tmp_path / "all.zarr").sel(trajectory=9, init_time=1.0)
         found = alone.height.isel(lead_time=slice(0, 2)).squeeze()
         np.testing.assert_allclose(found, together.height.squeeze(), rtol=1e-5, atol=1e-6)
 

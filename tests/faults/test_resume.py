@@ -36,7 +36,7 @@ def fit(folder, run_dir, step, *words):
     text += training + CHECKPOINT.strip("\n").replace("DIR", run_dir).replace("STEP", str(step))
     (folder / "waves.yaml").write_text(text)
     env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "WORKBENCH_DATA": str(folder / "data")}
-    command = [sys.executable, "-m", "workbench.cli", "fit", "-c", "waves.yaml", "--run-dir", run_dir, *words]
+    command = [sys.executable, "-m", "workbench", "fit", "-c", "waves.yaml", "--run-dir", run_dir, *words]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
 
 

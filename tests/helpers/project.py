@@ -54,7 +54,7 @@ def waves(trajectories: int = 10, steps: int = 16) -> xr.Dataset:
 def run(folder: Path, *words: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in `folder` as a user would."""
     env = {**os.environ, "WORKBENCH_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, "-m", "workbench.cli", *words]
+    command = [sys.executable, "-m", "workbench", *words]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
     assert not ok or done.returncode == 0, done.stdout + done.stderr
     return done

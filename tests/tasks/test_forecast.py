@@ -188,7 +188,7 @@ def test_only_trusted_classes_are_built(record, tmp_path):
     evil = {"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}
     with pytest.raises(InputError, match="subprocess.Popen, which is not part of Workbench"):
         rebuild({"class_path": "workbench.tasks.forecast.ForecastTask", "init_args": {"network": evil}})
-    with pytest.raises(InputError, match="cannot build"):
+    with pytest.raises(InputError, match="cannot be built"):
         rebuild({"class_path": "workbench.data.config.DataConfig", "init_args": {}})
 
 

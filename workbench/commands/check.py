@@ -148,7 +148,9 @@ def _one_batch(experiment: experiments.Experiment) -> Iterator[Finding]:
     try:
         data.prepare_data()
         data.setup()
-        task = rebuild(experiment.config["model"], trusted=class_paths(experiment.config)).build(data.packing)
+        task = rebuild(
+            experiment.config["model"], class_paths(experiment.config), f"the files of {experiment.name}"
+        ).build(data.packing)
     except KeyError:
         yield Finding(
             "error", "the experiment has no model section", "model: {class_path: ForecastTask, init_args: ...}"

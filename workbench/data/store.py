@@ -143,11 +143,14 @@ def apply_crop(dataset: xr.Dataset, crop: Mapping[str, tuple[int, int]]) -> xr.D
 
 
 def _consolidated(path: str) -> bool:
-    """Whether a store says so: Zarr v3 has no consolidated metadata in its standard, v2 stores usually have it."""
+    """Whether a store holds all its metadata in one place: ``.zmetadata`` (v2), or a part of ``zarr.json`` (v3)."""
     import fsspec
 
     filesystem, inside = fsspec.core.url_to_fs(path)
-    return bool(filesystem.exists(f"{inside}/.zmetadata"))
+    if filesystem.exists(f"{inside}/.zmetadata"):
+        return True
+    root = f"{inside}/zarr.json"
+    return bool(filesystem.exists(root)) and b'"consolidated_metadata"' in filesystem.cat_file(root)
 
 
 # ---------------------------------------------------------------------------------------------- integrity
@@ -331,6 +334,10 @@ class StoreWriter:
         """
         if attrs:
             zarr.open_group(self.partial, mode="r+").attrs.update(dict(attrs))
+        # With metadata in one place xr.open_zarr(path) opens the store without a word; readers of plain v3 ignore it.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            zarr.consolidate_metadata(str(self.partial))
         manifest = self.path.with_name(f"{self.path.name}.manifest.json")
         temporary = manifest.with_name(f".{manifest.name}.partial")
         temporary.write_text(json.dumps(checksums(self.partial)))
