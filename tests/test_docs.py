@@ -87,7 +87,7 @@ def test_documented_commands_exist(words, monkeypatch):
     config = {}
     for key, value in experiment.parse_overrides([w for w in rest if not w.startswith("--print_config")]):
         config = experiment.merge(config, experiment.nest(key, value))
-    experiment.check_keys(config)
+    experiment.check_keys(config, experiment.SECTIONS)
     for name in getattr(options, "config", None) or []:
         assert name.endswith(".yaml") or name in experiment_names(), name
 
