@@ -13,8 +13,9 @@ from workbench.baselines.forecasts import persistence
 from workbench.commands import baselines
 from workbench.data.climatology import fit_climatology
 from workbench.data.starts import Problem, choose_starts
-from workbench.data.store import open_data, write_record
+from workbench.data.store import open_data
 from workbench.data.weights import cos_latitude
+from workbench.data.writer import write_record
 from workbench.errors import InputError
 from workbench.evaluate import evaluate, main
 from workbench.metrics.spectra import power_spectrum

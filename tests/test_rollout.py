@@ -15,8 +15,9 @@ import xarray as xr
 from workbench.data.config import DataConfig
 from workbench.data.packing import Packing
 from workbench.data.statistics import fit_statistics
-from workbench.data.store import open_record, write_record
+from workbench.data.store import open_record
 from workbench.data.windows import parts
+from workbench.data.writer import write_record
 from workbench.errors import InputError
 from workbench.models import Network
 from workbench.plan import ForecastPlan

@@ -11,8 +11,8 @@ import xarray as xr
 
 from workbench.data.spec import TRAJECTORY
 from workbench.data.starts import forecast_times
-from workbench.data.store import lazy_like
 from workbench.data.windows import Windows
+from workbench.data.writer import lazy_like
 from workbench.experiment import RolloutConfig
 
 if TYPE_CHECKING:

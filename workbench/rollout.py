@@ -28,7 +28,8 @@ from workbench import __version__
 from workbench.data.packing import Packing
 from workbench.data.reader import WindowReader
 from workbench.data.spec import TIME, TRAJECTORY
-from workbench.data.store import StoreWriter, refuse_existing
+from workbench.data.store import refuse_existing
+from workbench.data.writer import StoreWriter
 from workbench.errors import InputError
 from workbench.plan import LEADING, ForecastPlan, template
 

@@ -20,8 +20,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from workbench.data.ahead import Loan
 from workbench.data.loader import WindowLoader
 from workbench.data.reader import WindowReader
-from workbench.data.store import open_record, write_record
+from workbench.data.store import open_record
 from workbench.data.windows import Windows
+from workbench.data.writer import write_record
 from workbench.errors import InputError
 
 TIMES = 40

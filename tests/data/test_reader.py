@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from workbench.data import access, channels
 from workbench.data.chunks import ChunkedArray
 from workbench.data.reader import WindowReader
-from workbench.data.store import open_record, write_record
+from workbench.data.store import open_record
 from workbench.data.windows import Windows
+from workbench.data.writer import write_record
 from workbench.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -190,7 +191,7 @@ def test_default_stores_are_read_directly(tmp_path, caplog, shards, compress, mo
     from workbench.data import store
 
     if not compress:
-        real = store.array_encoding
+        real = writer.array_encoding
         monkeypatch.setattr(
             store, "array_encoding", lambda array, chunks, shards, _: real(array, chunks, shards, False)
         )

@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from workbench.data.store import open_record, write_record
+from workbench.data.store import open_record
+from workbench.data.writer import write_record
 from workbench.errors import InputError
 
 pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from workbench.data import statistics as module
 from workbench.data.statistics import Moments, fit_statistics
-from workbench.data.store import open_record, write_record
+from workbench.data.store import open_record
 from workbench.data.windows import Part
+from workbench.data.writer import write_record
 from workbench.errors import InputError
 
 TRAIN = Part("train", np.array([0, 2]), ((0, 12), (15, 30)))

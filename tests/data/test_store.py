@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.data import store
+from workbench.data import store, writer
 from workbench.errors import InputError
 
 
@@ -21,7 +21,7 @@ def flip(file: Path, at: int) -> None:
 
 
 def test_what_is_written_is_what_is_read(record, tmp_path):
-    path = store.write_record(record, tmp_path / "a.zarr", shards={"time": 8})
+    path = writer.write_record(record, tmp_path / "a.zarr", shards={"time": 8})
     back = store.open_record(str(path))
     assert back.slp.chunks[1][0] == 1 and back.attrs["workbench_complete"] == 1
     xr.testing.assert_identical(back.drop_attrs(deep=False).compute(), record.drop_attrs(deep=False))
@@ -29,7 +29,7 @@ def test_what_is_written_is_what_is_read(record, tmp_path):
 
 def test_coordinates_that_are_no_index_are_kept(record, tmp_path):
     record = record.assign_coords(day=("time", np.arange(40) % 7), area=(("lat", "lon"), np.ones((6, 8))))
-    back = store.open_record(str(store.write_record(record, tmp_path / "a.zarr")))
+    back = store.open_record(str(writer.write_record(record, tmp_path / "a.zarr")))
     np.testing.assert_array_equal(back.day.values, np.arange(40) % 7)
     assert float(back.area.sum()) == 48
 
@@ -52,13 +52,13 @@ def test_other_formats_open_alike(record, tmp_path, kind):
 
 
 def test_an_address_opens_through_fsspec(record, tmp_path):
-    store.write_record(record, tmp_path / "a.zarr")
+    writer.write_record(record, tmp_path / "a.zarr")
     back = store.open_record(f"file://{tmp_path}/a.zarr")
     np.testing.assert_array_equal(back.slp.values, record.slp.values)
 
 
 def test_crop_keeps_the_index_range_and_refuses_others(record, tmp_path):
-    path = str(store.write_record(record, tmp_path / "a.zarr"))
+    path = str(writer.write_record(record, tmp_path / "a.zarr"))
     assert store.open_record(path, {"lat": (1, 4)}).lat.values.tolist() == record.lat.values[1:4].tolist()
     with pytest.raises(InputError, match="data.crop names 'y', the record has"):
         store.open_record(path, {"y": (0, 2)})
@@ -89,7 +89,7 @@ def test_nothing_there_says_what_was_looked_for(record, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shards", [{}, {"time": 8}])
 def test_every_flipped_byte_of_a_chunk_is_found_and_named(record, tmp_path, shards):
-    path = store.write_record(record[["slp"]].isel(trajectory=[0]), tmp_path / "a.zarr", shards=shards)
+    path = writer.write_record(record[["slp"]].isel(trajectory=[0]), tmp_path / "a.zarr", shards=shards)
     assert list(store.damaged_chunks(str(path))) == []
     chunk = path / "slp" / "c" / "0" / "1" / "0" / "0"
     size = chunk.stat().st_size
@@ -101,7 +101,7 @@ def test_every_flipped_byte_of_a_chunk_is_found_and_named(record, tmp_path, shar
 
 
 def test_a_truncated_and_a_missing_chunk_are_found(record, tmp_path):
-    path = store.write_record(record[["slp"]], tmp_path / "a.zarr")
+    path = writer.write_record(record[["slp"]], tmp_path / "a.zarr")
     chunk = path / "slp" / "c" / "2" / "7" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-9])
     (path / "slp" / "c" / "1" / "3" / "0" / "0").unlink()
@@ -110,7 +110,7 @@ def test_a_truncated_and_a_missing_chunk_are_found(record, tmp_path):
 
 
 def test_a_bad_chunk_met_while_reading_is_named(record, tmp_path):
-    path = store.write_record(record, tmp_path / "a.zarr")
+    path = writer.write_record(record, tmp_path / "a.zarr")
     flip(path / "t2m" / "c" / "0" / "4" / "0" / "0", 40)
     opened = store.open_record(str(path))
     named = pytest.raises(InputError, match=r"damaged chunk in .*variable 't2m', chunk \(0, 4, 0, 0\)")
@@ -119,33 +119,33 @@ def test_a_bad_chunk_met_while_reading_is_named(record, tmp_path):
 
 
 def test_the_manifest_lists_every_file(record, tmp_path):
-    path = store.write_record(record, tmp_path / "a.zarr")
+    path = writer.write_record(record, tmp_path / "a.zarr")
     manifest = json.loads((tmp_path / "a.zarr.manifest.json").read_text())
     assert set(manifest) == {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-    assert manifest == store.checksums(path)
+    assert manifest == writer.checksums(path)
 
 
 def test_an_existing_store_is_kept_unless_overwritten(record, tmp_path):
-    path = store.write_record(record, tmp_path / "a.zarr")
+    path = writer.write_record(record, tmp_path / "a.zarr")
     with pytest.raises(InputError, match="exists already; pass --overwrite"):
-        store.write_record(record, path)
-    store.write_record(record.isel(time=slice(0, 5)), path, overwrite=True)
+        writer.write_record(record, path)
+    writer.write_record(record.isel(time=slice(0, 5)), path, overwrite=True)
     assert store.open_record(str(path)).sizes["time"] == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "a.zarr.manifest.json"]
 
 
 def test_a_failed_overwrite_leaves_the_old_store(record, tmp_path):
-    path = store.write_record(record, tmp_path / "a.zarr")
-    writer = store.StoreWriter(path, record.chunk(), chunks={"time": 1}, overwrite=True)
-    writer.close()
+    path = writer.write_record(record, tmp_path / "a.zarr")
+    filling = writer.StoreWriter(path, record.chunk(), chunks={"time": 1}, overwrite=True)
+    filling.close()
     assert store.open_record(str(path)).sizes["time"] == 40
 
 
 def test_a_second_writer_is_refused(record, tmp_path):
-    writer = store.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1})
+    filling = writer.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1})
     with pytest.raises(InputError, match="another process is writing"):
-        store.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1})
-    writer.close()
+        writer.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1})
+    filling.close()
 
 
 def test_a_killed_build_goes_on_and_ends_equal(record, tmp_path):
@@ -154,7 +154,7 @@ def test_a_killed_build_goes_on_and_ends_equal(record, tmp_path):
     script = textwrap.dedent(
         f"""
         import os, signal, sys, xarray as xr
-        from workbench.data.store import StoreWriter
+        from workbench.data.writer import StoreWriter
         record = xr.open_dataset({str(tmp_path / "record.nc")!r})
         chunks = {{"trajectory": 1, "time": 1}}
         writer = StoreWriter({str(tmp_path / "a.zarr")!r}, record.chunk(), chunks=chunks, identity={{"seed": 1}})
@@ -179,9 +179,9 @@ def test_a_killed_build_goes_on_and_ends_equal(record, tmp_path):
 
 
 def test_a_partial_store_of_another_identity_is_not_continued(record, tmp_path):
-    first = store.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1}, identity={"seed": 1})
+    first = writer.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1}, identity={"seed": 1})
     first.write("0", {"slp": record.slp.values[:1]}, {"trajectory": slice(0, 1)})
     first.close()
-    second = store.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1}, identity={"seed": 2})
+    second = writer.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1}, identity={"seed": 2})
     assert second.done == set()
     second.close()

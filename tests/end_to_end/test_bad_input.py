@@ -9,7 +9,7 @@ import pytest
 import torch
 from project import run, waves
 
-from workbench.data.store import write_record
+from workbench.data.writer import write_record
 
 
 def refuse(folder, *words, within=2.0):

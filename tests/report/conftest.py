@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from workbench.data.store import write_record
+from workbench.data.writer import write_record
 from workbench.experiment import Experiment, load
 from workbench.metrics.evaluation import find_metric
 

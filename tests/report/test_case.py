@@ -94,7 +94,8 @@ def test_another_record_is_refused():
 
 
 def test_a_damaged_chunk_is_named(tmp_path):
-    from workbench.data.store import open_record, write_record
+    from workbench.data.store import open_record
+    from workbench.data.writer import write_record
 
     record = make_record()
     path = write_record(record, tmp_path / "truth.zarr")

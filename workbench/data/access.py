@@ -186,6 +186,6 @@ def _axes(array: xr.DataArray, path: str, crop: Crop, stored: Sequence[int]) -> 
             raise InputError(
                 f"variable '{array.name}' has {size} points along '{dim}', its file {path} has {there}: expected the "
                 f"record as it was opened, cropped by {dict(crop)}; write a changed record to a store of its own "
-                "(workbench.data.store.write_record)"
+                "(workbench.data.writer.write_record)"
             )
     return axes

@@ -339,7 +339,7 @@ class WindowReader:
                     raise InputError(
                         f"{', '.join(channels.variables)} in {self.dataset.encoding.get('source')} differ from the "
                         f"dataset at (trajectory, time) {at}: it was changed after it was opened; write the changed "
-                        "record to a store of its own (workbench.data.store.write_record), or load it (ds.load())"
+                        "record to a store of its own (workbench.data.writer.write_record), or load it (ds.load())"
                     )
 
 

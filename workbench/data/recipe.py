@@ -24,7 +24,7 @@ import yaml
 
 from workbench import __version__
 from workbench.data.spec import TRAJECTORY
-from workbench.data.store import StoreWriter
+from workbench.data.writer import StoreWriter
 from workbench.errors import InputError
 from workbench.resources import data_root, folder
 

@@ -1,33 +1,23 @@
-"""Open, check and write records: Zarr and NetCDF, local or remote; writing is atomic and resumable.
+"""Open and check records: Zarr and NetCDF, local or remote.
 
-Reading: `open_record` takes a recipe name, a Zarr store, a NetCDF file, a glob, or an fsspec address, and
-returns one lazy xarray Dataset. Writing: `StoreWriter` fills a *partial* store region by region, keeps a journal
-of finished regions, and renames the store when it is whole. A store under its final name is therefore complete, and
-every chunk of it carries its own CRC-32C, which any Zarr reader checks when it decodes.
+`open_record` takes a recipe name, a Zarr store, a NetCDF file, a glob, or an fsspec address, and returns one lazy
+xarray Dataset; `damaged_chunks` finds what does not decode. `workbench.data.writer` is the other direction.
 """
 
 from __future__ import annotations
 
-import fcntl
 import glob
-import json
-import os
-import shutil
-import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from workbench.data.config import DataConfig
-from workbench.data.spec import TRAJECTORY
 from workbench.errors import InputError
 from workbench.resources import data_root, folder
 
@@ -204,9 +194,6 @@ def naming_bad_chunks(dataset: xr.Dataset) -> Iterator[None]:
         raise
 
 
-# ---------------------------------------------------------------------------------------------- writing
-
-
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise unless `path` is free or may be replaced.
 
@@ -215,206 +202,3 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; pass --overwrite to replace it (it stays until the new one is whole)")
-
-
-def partial_path(path: Path) -> Path:
-    """Where a store is written until it is complete: hidden, beside its final place."""
-    return path.with_name(f".{path.name}.partial")
-
-
-class StoreWriter:
-    """Fills a Zarr v3 store region by region, and gives it its name only when every region is there.
-
-    A writer that was killed continues: regions listed in the journal are kept, if the new run has the same
-    `identity` (recipe, preset, seed, checkpoint …), and a partial store of another identity is removed.
-    A second writer of the same store is refused while the first one lives.
-
-    Args:
-        path: final place of the store.
-        template: Dataset with the full shape, coordinates and attributes; data variables lazy (dask).
-        chunks: chunk size per dimension, ``-1`` for the whole; dimensions not named are whole.
-        shards: chunks per shard file and dimension.
-        identity: what decides whether a partial store is ours to continue.
-        overwrite: replace an existing store.
-
-    Raises:
-        InputError: the store exists, or another process is writing it.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        template: xr.Dataset,
-        *,
-        chunks: Mapping[str, int],
-        shards: Mapping[str, int] | None = None,
-        identity: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
-        compress: bool = True,
-    ) -> None:
-        self.path = Path(path)
-        refuse_existing(self.path, overwrite)
-        self.partial = partial_path(self.path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
-        self._journal_path = self.partial.with_suffix(".journal")
-        self._journal_lock = threading.Lock()
-        stamp = json.dumps(identity or {}, sort_keys=True, default=str)
-        self.done: set[str] = self._resume(stamp)
-        if not self.done:
-            self._create(template, dict(chunks), dict(shards or {}), stamp, compress)
-        group = zarr.open_group(self.partial, mode="r+")
-        self._arrays = {
-            name: zarr.open_array(
-                store=str(self.partial), path=name, mode="r+", config={"write_empty_chunks": True, "order": "C"}
-            )
-            for name in map(str, template.data_vars)
-            if name in group
-        }
-        self._dims = {str(name): tuple(map(str, array.dims)) for name, array in template.data_vars.items()}
-
-    def _take_lock(self) -> IO[str]:
-        lock = open(self.partial.with_suffix(".lock"), "w")  # noqa: SIM115  held as long as the writer lives
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise InputError(f"another process is writing {self.path}; wait for it to end") from error
-        return lock
-
-    def _resume(self, stamp: str) -> set[str]:
-        if self.partial.exists() and self._journal_path.exists():
-            lines = self._journal_path.read_text().splitlines()
-            if lines and lines[0] == stamp:
-                return set(lines[1:])
-        shutil.rmtree(self.partial, ignore_errors=True)
-        return set()
-
-    def _create(
-        self, template: xr.Dataset, chunks: dict[str, int], shards: dict[str, int], stamp: str, compress: bool
-    ) -> None:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        encoding = {
-            str(name): array_encoding(array, chunks, shards, compress) for name, array in template.data_vars.items()
-        }
-        template = template.drop_encoding()
-        template = template.assign_coords({name: coordinate.compute() for name, coordinate in template.coords.items()})
-        for name, coordinate in template.coords.items():
-            if np.issubdtype(coordinate.dtype, np.datetime64):
-                template[name].encoding = {"units": "seconds since 1970-01-01", "dtype": "int64"}
-        # Chunks that hold the fill value are written too: a missing chunk always means damage.
-        with warnings.catch_warnings(), zarr.config.set({"array.write_empty_chunks": True}):
-            warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-            template.assign_attrs(workbench_complete=1).to_zarr(
-                self.partial, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=encoding
-            )
-        self._journal_path.write_text(stamp + "\n")
-
-    def write(self, key: str, values: Mapping[str, np.ndarray], region: Mapping[str, slice]) -> None:
-        """Write one chunk-aligned region of every variable in `values`, then note `key` in the journal.
-
-        Args:
-            key: name of the region in the journal (one line).
-            values: variable -> array of the region's shape.
-            region: slice per dimension; dimensions not named are written whole.
-        """
-        for name, array in values.items():
-            self._arrays[name][tuple(region.get(dim, slice(None)) for dim in self._dims[name])] = array
-        with self._journal_lock, open(self._journal_path, "a") as journal:
-            journal.write(key + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
-        self.done.add(key)
-
-    def finish(self, attrs: Mapping[str, Any] | None = None) -> Path:
-        """Write the manifest, give the store its final name, and return that path.
-
-        Args:
-            attrs: global attributes that are known only now (measured statistics, seconds taken).
-        """
-        if attrs:
-            zarr.open_group(self.partial, mode="r+").attrs.update(dict(attrs))
-        # With metadata in one place xr.open_zarr(path) opens the store without a word; readers of plain v3 ignore it.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            zarr.consolidate_metadata(str(self.partial))
-        manifest = self.path.with_name(f"{self.path.name}.manifest.json")
-        temporary = manifest.with_name(f".{manifest.name}.partial")
-        temporary.write_text(json.dumps(checksums(self.partial)))
-        retired = self.path.with_name(f".{self.path.name}.old")
-        if self.path.exists():
-            os.replace(self.path, retired)
-        os.replace(self.partial, self.path)
-        os.replace(temporary, manifest)
-        shutil.rmtree(retired, ignore_errors=True)
-        self._journal_path.unlink()
-        self.close()
-        return self.path
-
-    def close(self) -> None:
-        """Let go of the store; an unfinished one keeps its partial state and can be continued."""
-        if not self._lock.closed:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
-
-
-def array_encoding(
-    array: xr.DataArray, chunks: Mapping[str, int], shards: Mapping[str, int], compress: bool = True
-) -> dict[str, Any]:
-    """Zarr encoding of one variable: chunk and shard sizes, LZ4 with byte shuffle, CRC-32C in every chunk."""
-    sizes = [
-        array.sizes[d] if chunks.get(str(d), -1) == -1 else min(chunks[str(d)], array.sizes[d]) for d in array.dims
-    ]
-    codecs: list[Any] = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")] if compress else []
-    encoding: dict[str, Any] = {"chunks": tuple(sizes), "compressors": [*codecs, Crc32cCodec()]}
-    if any(shards.get(str(d), 1) > 1 for d in array.dims):
-        per_shard = [
-            min(shards.get(str(d), 1), -(-array.sizes[d] // s)) for d, s in zip(array.dims, sizes, strict=True)
-        ]
-        encoding["shards"] = tuple(s * n for s, n in zip(sizes, per_shard, strict=True))
-    return encoding
-
-
-def checksums(store: Path) -> dict[str, list[int]]:
-    """Relative path -> ``[bytes, CRC-32C]`` of every file of a store."""
-    import google_crc32c
-
-    files = sorted(p for p in store.rglob("*") if p.is_file())
-
-    def one(file: Path) -> tuple[str, list[int]]:
-        content = file.read_bytes()
-        return file.relative_to(store).as_posix(), [len(content), google_crc32c.value(content)]
-
-    with ThreadPoolExecutor(4) as pool:
-        return dict(pool.map(one, files))
-
-
-def lazy_like(dims: Mapping[str, int], chunk: Mapping[str, int] | None = None) -> Any:
-    """A dask array of zeros of the given dims: a placeholder in a template, never computed."""
-    import dask.array as da
-
-    return da.zeros(tuple(dims.values()), dtype=np.float32, chunks=tuple((chunk or {}).get(d, -1) for d in dims))
-
-
-def default_chunks(dataset: xr.Dataset) -> dict[str, int]:
-    """One step per chunk: what random windows want."""
-    return {str(d): 1 if d in (TRAJECTORY, "time") else -1 for d in dataset.dims}
-
-
-def write_record(
-    dataset: xr.Dataset,
-    path: str | Path,
-    *,
-    chunks: Mapping[str, int] | None = None,
-    shards: Mapping[str, int] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write a small in-memory (or lazily computed) Dataset as one whole store; see `StoreWriter`."""
-    writer = StoreWriter(
-        path, dataset.chunk(), chunks=chunks or default_chunks(dataset), shards=shards, overwrite=overwrite
-    )
-    try:
-        writer.write("all", {str(n): np.asarray(v.values) for n, v in dataset.data_vars.items()}, {})
-        return writer.finish()
-    finally:
-        writer.close()
