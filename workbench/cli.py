@@ -19,7 +19,7 @@ VERBS = {
     "rollout": "forecast many steps from the starts that the experiment names",
     "evaluate": "score the rollout against truth and baselines",
     "report": "write report.html",
-    "pipeline": "fit, rollout, evaluate and report in one go",
+    "pipeline": "dataset, fit, rollout, evaluate and report in one go",
     "baselines": "score persistence, climatology and friends alone, before any training",
     "check": "look at an experiment without training: data, windows, chunks, memory, one batch",
     "dataset": "build, list, inspect and verify datasets",
@@ -72,7 +72,7 @@ def overview() -> str:
         "Trustworthy neural surrogates and forecasts: xarray in, xarray out.\n\n"
         f"verbs (workbench VERB --help says more):\n{verbs}\n\n"
         f"packaged experiments: {', '.join(experiment_names())}\n\n"
-        "A first run:\n  workbench dataset build kolmogorov_flow/tiny\n  workbench pipeline -c kolmogorov/fno"
+        "A first run:\n  workbench pipeline -c kolmogorov/fno"
     )
 
 

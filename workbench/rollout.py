@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench import __version__
+from workbench.background import Background
 from workbench.data.packing import Packing
 from workbench.data.reader import WindowReader
 from workbench.data.spec import TIME, TRAJECTORY
@@ -230,12 +229,12 @@ class _Run:
         batches = self.plan.batches()
         start = _Position.load(self.position_path) if self.writer.done and self.position_path.exists() else _Position()
         self.stopped = start.stopped
-        with _Background() as background:
+        with Background() as background:
             for number in range(start.batch, len(batches)):
                 self._batch(number, batches, start if number == start.batch else _Position(number), background)
         return Outcome(self.writer.path, self.seconds / max(1, self.steps), self.stopped)
 
-    def _batch(self, number: int, batches: list[dict[str, slice]], start: _Position, background: _Background) -> None:
+    def _batch(self, number: int, batches: list[dict[str, slice]], start: _Position, background: Background) -> None:
         batch, total = batches[number], len(batches) * self.plan.steps
         window, alive, lead = start.window, start.alive, start.lead
         if lead == 0 or window is None or alive is None:
@@ -341,36 +340,3 @@ class _Run:
         region = {**batch, "lead_time": slice(lead, lead + block.shape[1])}
         self.writer.write(f"{[s.start for s in batch.values()]} {lead}", arrays, region)
         after.save(self.position_path)
-
-
-class _Background:
-    """One thread that does submitted work in order; its error surfaces at the next submit or at the end."""
-
-    def __init__(self, depth: int = 2) -> None:
-        self._work: queue.Queue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.Queue(depth)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="rollout-writer", daemon=True)
-
-    def __enter__(self) -> _Background:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._work.put(None)
-        self._thread.join()
-        if self._error is not None and kind is None:
-            raise self._error
-
-    def submit(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Queue work; waits while `depth` pieces are pending, so that memory stays bounded."""
-        if self._error is not None:
-            raise self._error
-        self._work.put((function, arguments))
-
-    def _run(self) -> None:
-        while (item := self._work.get()) is not None:
-            if self._error is None:
-                try:
-                    item[0](*item[1])
-                except BaseException as error:  # noqa: BLE001  handed to the main thread
-                    self._error = error
