@@ -18,7 +18,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.data import access, channels
+from workbench.data import access, channels, writer
 from workbench.data.chunks import ChunkedArray
 from workbench.data.reader import WindowReader
 from workbench.data.store import open_record
@@ -188,12 +188,10 @@ def test_any_zarr_layout_reads_as_xarray_reads_it(layout):
 @pytest.mark.parametrize("shards", [None, {"time": 4}])
 @pytest.mark.parametrize("compress", [True, False])
 def test_default_stores_are_read_directly(tmp_path, caplog, shards, compress, monkeypatch):
-    from workbench.data import store
-
     if not compress:
         real = writer.array_encoding
         monkeypatch.setattr(
-            store, "array_encoding", lambda array, chunks, shards, _: real(array, chunks, shards, False)
+            writer, "array_encoding", lambda array, chunks, shards, _: real(array, chunks, shards, False)
         )
     data = record(("u", ("trajectory", "time", "y", "x")), ("v", ("trajectory", "time", "level", "y", "x")))
     write_record(data, tmp_path / "s.zarr", shards=shards)

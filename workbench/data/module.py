@@ -32,6 +32,7 @@ class RecordDataModule(pl.LightningDataModule):
         self.packing: Packing | None = None
         self.statistics: Statistics | None = None
         self.parts: dict[str, Part] = {}
+        self.reader: WindowReader | None = None
         self.loaders: dict[str, WindowLoader] = {}
 
     def prepare_data(self) -> None:
@@ -83,15 +84,16 @@ class RecordDataModule(pl.LightningDataModule):
         if self.dataset is None:
             raise RuntimeError("call setup() before asking for a loader")
         trainer = self.trainer
-        reader = WindowReader(
-            self.dataset,
-            self.config.roles(),
-            crop=self.config.crop,
-            threads=self.config.threads,
-            cache_bytes=self.config.cache * 2**20,
-        )
+        if self.reader is None:  # one for all parts, so that decoded steps are kept in memory once
+            self.reader = WindowReader(
+                self.dataset,
+                self.config.roles(),
+                crop=self.config.crop,
+                threads=self.config.threads,
+                cache_bytes=self.config.cache * 2**20,
+            )
         return WindowLoader(
-            reader,
+            self.reader,
             self.windows(part),
             batch_size=self.config.batch_size,
             shuffle=shuffle,

@@ -24,7 +24,7 @@ import xarray as xr
 from workbench.data.access import Crop, open_sources, reference
 from workbench.data.channels import Channels
 from workbench.data.chunks import Scratch
-from workbench.data.order import BlockPlan, plan_blocks
+from workbench.data.order import BlockPlan, even_edges, plan_blocks
 from workbench.data.resident import StepCache
 from workbench.data.sources import Job
 from workbench.data.spec import TIME, TRAJECTORY
@@ -62,11 +62,18 @@ class _Part:
     loading: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     ticket: int = 0
 
-    def copy(self) -> None:
-        """From the cache, where that is where the steps are."""
-        if self.cache is not None:
-            np.take(self.cache.data, self.slots, axis=0, out=self.buffer, mode="clip")
-            self.incomplete = self.cache.incomplete[self.slots]
+    def copies(self, pieces: int) -> list[Job]:
+        """Jobs that copy the steps from the cache, where that is where they are."""
+        if self.cache is None:
+            return []
+        data, slots, buffer = self.cache.data, self.slots, self.buffer
+        self.incomplete = self.cache.incomplete[slots]
+
+        def copy(_: Scratch, lo: int, hi: int) -> None:
+            np.take(data, slots[lo:hi], axis=0, out=buffer[lo:hi], mode="clip")
+
+        edges = even_edges(len(slots), pieces).tolist()
+        return [(copy, lo, hi) for lo, hi in zip(edges[:-1], edges[1:], strict=True) if hi > lo]
 
 
 class WindowReader:
@@ -209,8 +216,8 @@ class WindowReader:
         def finish() -> None:
             error = _wait([*before, *running])
             if error is None:
-                for part in parts:
-                    part.copy()
+                pieces = self.threads if self.threaded else 1
+                error = _wait(self._submit([job for part in parts for job in part.copies(pieces)]))
             with self._lock:
                 self._running = [future for future in self._running if future not in running]
                 self._end(parts, failed=error is not None)
