@@ -25,6 +25,7 @@ from workbench.data.spec import LEVEL_NAMES, TIME, TRAJECTORY
 from workbench.data.store import naming_bad_chunks
 from workbench.data.windows import Part
 from workbench.errors import InputError
+from workbench.progress import bar
 from workbench.resources import data_root
 
 BLOCK_BYTES = 32 * 2**20
@@ -267,11 +268,13 @@ def _variable_statistics(
 def _compute(tasks: list[Any], label: str, progress: bool) -> list[Any]:
     if not progress:
         return list(dask.compute(*tasks, scheduler="threads"))
-    from rich.progress import track
-
-    step = max(1, len(tasks) // 50)
-    chunks = [tasks[i : i + step] for i in range(0, len(tasks), step)]
-    return [r for c in track(chunks, label, transient=True) for r in dask.compute(*c, scheduler="threads")]
+    results: list[Any] = []
+    size = max(1, len(tasks) // 50)
+    with bar(label) as update:
+        for start in range(0, len(tasks), size):
+            results += dask.compute(*tasks[start : start + size], scheduler="threads")
+            update(len(results), len(tasks))
+    return results
 
 
 def _weight_array(array: xr.DataArray, space: list[str], weights: xr.DataArray | None) -> np.ndarray:
