@@ -24,10 +24,11 @@ slices; a ratio is the median over the rounds of the ratio within a round, since
 alike. All files are in the page cache.
 
 The last line: ``vs_*`` are samples/s of ``loader, full`` over those of a peer on 1 step a chunk, ``block_vs_*`` the
-same of ``loader, block``; ``netcdf_*`` (zlib), ``c16_*`` and ``sh32_*`` the same on these layouts. ``of_codec_limit``
-is of ``loader, full``, which decodes the same chunks; ``of_memmap`` and ``kept_of_memmap`` are of ``loader, full`` and
-``loader, kept`` on the uncompressed store. With --quick the era record is so small that a quarter of it holds one batch
-only: its ``loader, block`` says little.
+same of ``loader, block``, ``kept_vs_*`` of ``loader, kept``, and ``codec_limit_vs_*`` of the limit, which no loader
+that decodes every chunk of every sample can pass; ``netcdf_*`` (zlib), ``c16_*`` and ``sh32_*`` the same on these
+layouts. ``of_codec_limit`` is of ``loader, full``, which decodes the same chunks; ``of_memmap`` and
+``kept_of_memmap`` are of ``loader, full`` and ``loader, kept`` on the uncompressed store. With --quick the era record
+is so small that a quarter of it holds one batch only: its ``loader, block`` says little.
 """
 
 from __future__ import annotations
@@ -239,9 +240,9 @@ def contenders(paths: dict[str, Path], case: Case) -> dict[tuple[str, str], Cont
             found["none", "memmap"] = memmap(path, case)
             continue
         found[layout, "loader, full"] = ours(path, case, "full")
-        if layout == "none":
+        if layout in ("none", "c1"):
             found[layout, "loader, kept"] = ours(path, case, "full", 2**30)
-        else:
+        if layout != "none":
             found[layout, "loader, block"] = ours(path, case, "block", case.steps * int(np.prod(case.shape)))
         found[layout, "xarray"] = xarray_pairs(path, case, None)
         if layout in ("c1", "c16", "sh32"):
@@ -306,6 +307,8 @@ def main() -> None:
             for peer, key in {"xbatcher": "xbatcher", "xarray+dask": "xarray_dask", "xarray": "xarray"}.items():
                 result[f"{case.prefix}vs_{key}"] = ratio(rates, "c1", "loader, full", peer)
                 result[f"{case.prefix}block_vs_{key}"] = ratio(rates, "c1", "loader, block", peer)
+                result[f"{case.prefix}kept_vs_{key}"] = ratio(rates, "c1", "loader, kept", peer)
+                result[f"{case.prefix}codec_limit_vs_{key}"] = ratio(rates, "c1", "codec limit", peer)
             result[case.prefix + "of_codec_limit"] = ratio(rates, "c1", "loader, full", "codec limit")
             result[case.prefix + "of_memmap"] = ratio(rates, "none", "loader, full", "memmap")
             result[case.prefix + "kept_of_memmap"] = ratio(rates, "none", "loader, kept", "memmap")

@@ -7,17 +7,17 @@ what it decoded, for the next decoder. All of them release the GIL, except the c
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import google_crc32c
 import numpy as np
+from isal import isal_zlib
 from numcodecs import blosc, lz4, zstd
 
 Decoder = Callable[[np.ndarray, "np.ndarray | None"], Any]
 
-DECODING_ERRORS = (ValueError, RuntimeError, TypeError, EOFError, zlib.error, struct.error)
+DECODING_ERRORS = (ValueError, RuntimeError, TypeError, EOFError, isal_zlib.error, struct.error)
 """What decoders raise on damaged bytes."""
 
 
@@ -45,6 +45,8 @@ def read_only(data: np.ndarray) -> np.ndarray:
 
 def decoder(codec: Any) -> Decoder:
     """Decoder of a numcodecs codec that refuses data which would not fill `out` exactly."""
+    if codec.codec_id in _WINDOW_BITS:
+        return _inflater(_WINDOW_BITS[codec.codec_id])
     # Where a codec is one compiled function it is called without the wrapper, which costs 3 us a chunk.
     plain = codec.decode, len if codec.codec_id == "shuffle" else None
     function, declared = _COMPILED.get(codec.codec_id, plain)
@@ -58,6 +60,19 @@ def decoder(codec: Any) -> Decoder:
         if size != out.nbytes:
             raise ValueError(f"{size} bytes when decoded, expected {out.nbytes}")
         return function(data, out)
+
+    return decode
+
+
+def _inflater(window_bits: int) -> Decoder:
+    """Decoder of a zlib or gzip stream: ISA-L takes 0.6 of the time of zlib."""
+    expected = 2**14  # all chunks of a variable decode to one size: that of the last is what to make room for
+
+    def decode(data: np.ndarray, out: np.ndarray | None) -> Any:
+        nonlocal expected
+        decoded = isal_zlib.decompress(data, window_bits, expected)
+        expected = len(decoded) or expected
+        return decoded if out is None else _fill(out, decoded)
 
     return decode
 
@@ -95,6 +110,8 @@ def _lz4_size(data: Any) -> int:
         raise ValueError(f"only {len(data)} bytes")
     return _LITTLE_UINT32.unpack_from(data, 0)[0]
 
+
+_WINDOW_BITS = {"zlib": 15, "gzip": 31}
 
 _LITTLE_UINT32 = struct.Struct("<I")
 
