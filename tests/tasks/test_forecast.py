@@ -59,6 +59,15 @@ def batch_of(packing, record, starts, length) -> dict[str, torch.Tensor]:
     }
 
 
+def test_the_network_is_told_where_the_nodes_lie(record):
+    class Attentive(Affine):
+        def place(self, coordinates):
+            self.coordinates = coordinates
+
+    task = ForecastTask(Attentive).build(packing_of(record))
+    assert [axis.tolist() for axis in task.network.coordinates] == [[60, 40, 20, 0], [0, 1, 2, 3, 4, 5]]
+
+
 def test_the_network_sees_states_forcing_and_statics_in_their_order(record):
     packing = packing_of(record, forcing=("f",), static=("s",), diagnostic=("d",), history=2)
     task = ForecastTask(functools.partial(Affine, gain=0.0)).build(packing)

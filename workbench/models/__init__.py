@@ -2,5 +2,6 @@
 
 from workbench.models.base import Network as Network
 from workbench.models.fno import FNO as FNO
+from workbench.models.ifactformer import IFactFormer as IFactFormer
 from workbench.models.ifno import IFNO as IFNO
 from workbench.models.unet import UNet as UNet

@@ -28,6 +28,9 @@ class Network(nn.Module, ABC):
         self.out_channels = out_channels
         self.space = tuple(space)
 
+    def place(self, coordinates: tuple[Float[Tensor, "_"], ...]) -> None:
+        """Take the coordinates of the grid's nodes along each axis; a network that asks for none does nothing."""
+
     @abstractmethod
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b d *space"]:
         """Return the output channels at the nodes of the input, in the units of the packed data."""

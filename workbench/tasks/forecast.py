@@ -97,6 +97,8 @@ class ForecastTask(pl.LightningModule):
         self.normalisers = torch.nn.ModuleDict({role: Normaliser(group) for role, group in packing.groups.items()})
         outputs = predicted_group(packing)
         self.network = self.make_network(self.input_channels(packing), outputs.channels, packing.space)
+        axes = [packing.spec.axis(dim) for dim in outputs.space]
+        self.network.place(tuple(torch.tensor(axis.values, dtype=torch.float64) for axis in axes))
         self.loss.build(outputs, torch.from_numpy(mean_one_weights(packing.spec, outputs.space)))
         scale = torch.tensor(packing.groups["state"].tendency_std) / torch.tensor(packing.groups["state"].std)
         self.register_buffer("tendency_scale", scale.reshape(-1, *[1] * len(packing.space)), persistent=False)
