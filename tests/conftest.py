@@ -17,6 +17,9 @@ SHAPE_CHECKED = [
     "workbench.data.packing",
     "workbench.rollout",
     "workbench.simulate.vorticity",
+    "workbench.simulate.channel_solver",
+    "workbench.simulate.channel_nodes",
+    "workbench.simulate.channel_les",
 ]
 if os.environ.get("WORKBENCH_SHAPE_CHECKS", "1") != "0":
     install_import_hook(SHAPE_CHECKED, "beartype.beartype")

@@ -153,7 +153,7 @@ def test_conventions_name_what_a_run_holds(lake):
     files = first_column(page, "Run directory")
     there = {p.name for p in (lake / "runs/lake").iterdir() if not p.name.startswith(".")}
     assert there <= files, there - files
-    by_other_verbs = {"rollout.nc", "predict.zarr", "baselines.nc", "model.safetensors"}
+    by_other_verbs = {"rollout.nc", "predict.zarr", "baselines.nc", "model.safetensors", "speedup.nc"}
     assert files - there - {"checkpoints/best.ckpt", "last.ckpt"} <= by_other_verbs, files - there
     with xr.open_dataset(lake / "runs/lake/scores.nc", decode_timedelta=True) as scores:
         variables = set(map(str, scores.data_vars))

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process, so that each training step need not ask the kernel for it again."""
+"""What becomes of freed memory: kept for the next training step, or handed back at once by what promises a limit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
+RETURNED_BYTES = 2**20
 
 
 def keep_freed_memory() -> bool:
@@ -18,10 +19,26 @@ def keep_freed_memory() -> bool:
     Returns:
         whether the allocator was told.
     """
+    return _tell({M_TRIM_THRESHOLD: KEPT_BYTES, M_MMAP_THRESHOLD: KEPT_BYTES})
+
+
+def return_freed_memory() -> bool:
+    """Tell glibc to hand freed buffers above 1 MiB back to the kernel at once; does nothing elsewhere.
+
+    By default the bound rises to 32 MB with use, and every thread keeps buffers of its own: copying a record in regions
+    of 20 MB then takes 377 MB at its peak, with this 224 MB.
+
+    Returns:
+        whether the allocator was told.
+    """
+    return _tell({M_MMAP_THRESHOLD: RETURNED_BYTES})
+
+
+def _tell(options: dict[int, int]) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         libc = ctypes.CDLL("libc.so.6")
-        return bool(libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) and libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES))
+        return all(libc.mallopt(option, value) for option, value in options.items())
     except (OSError, AttributeError):  # another C library than glibc
         return False

@@ -1,4 +1,4 @@
-"""The one error that a user of Workbench is meant to see."""
+"""The errors that a user of Workbench is meant to see."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,12 @@ class InputError(ValueError):
 
     The command line prints it as one paragraph without a traceback.
     """
+
+
+class DamagedChunk(InputError):
+    """Stored numbers that are not what was written: training may leave them out (``data.damaged: skip``)."""
+
+
+def unreadable(error: Exception) -> type[InputError]:
+    """The kind of a failed read: what the operating system refuses (with an error number) may be whole all the same."""
+    return InputError if isinstance(error, OSError) and error.errno else DamagedChunk

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from workbench import experiment as experiments
@@ -21,13 +23,15 @@ if TYPE_CHECKING:
 HELP = """
 reads   runs/EXPERIMENT/rollout.zarr (or .nc) and the record of the experiment; baselines are fitted on its train split
 writes  runs/EXPERIMENT/scores.nc: score(forecast, metric, variable, lead_time) with bootstrap intervals, p-values
-        against each baseline, the step up to which the model is better, decorrelation, spectra and variance
+        against each baseline, the step up to which the model is better, decorrelation, spectra and variance;
+        with evaluate.long_run.domain also runs/EXPERIMENT/DOMAIN.nc: statistics of the whole rollout
 
 The last line says how far the model beats its baselines. Choose them, the metrics and the weights in the section
 evaluate: of the experiment, or here:
 
   workbench evaluate -c kolmogorov/fno --evaluate.baselines="[persistence, climatology, linear]"
   workbench evaluate -c kolmogorov/fno --overwrite --evaluate.headline=mae --evaluate.resamples=5000
+  workbench evaluate -c channel.yaml --evaluate.long_run.domain=channel
   >>> xr.open_dataset("runs/kolmogorov/fno/scores.nc").score.sel(metric="rmse")
 """
 
@@ -49,11 +53,19 @@ def main(argv: Sequence[str]) -> int:
 
     with bar("evaluate") as progress:
         scores = evaluate(experiment, overwrite=options.overwrite, progress=progress)
+    plain = summary(scores)
+    if not options.json:
+        print_table(scores)
+        print(f"wrote {experiment.scores}")
+    if experiment.evaluate.long_run.domain:
+        with bar("long run") as progress:
+            statistics = evaluate_long_run(experiment, overwrite=options.overwrite, progress=progress)
+        plain["long_run"] = domain(experiment).summary(statistics)
+        if not options.json:
+            domain(experiment).print_table(statistics)
+            print(f"wrote {experiment.long_run}")
     if options.json:
-        print(json.dumps(summary(scores)))
-        return 0
-    print_table(scores)
-    print(f"wrote {experiment.scores}")
+        print(json.dumps(plain))
     return 0
 
 
@@ -84,17 +96,60 @@ def evaluate(
     from workbench.data.starts import Problem
     from workbench.data.store import open_data, refuse_existing
     from workbench.scoring.judge import judge, write_scores
-    from workbench.scoring.truth import align, refuse_training_states
+    from workbench.scoring.truth import align, leads_in_record, refuse_training_states
 
     refuse_existing(experiment.scores, overwrite)
+    if experiment.evaluate.long_run.domain:
+        refuse_existing(experiment.long_run, overwrite)
     forecast = open_forecast(experiment) if forecast is None else forecast
     record = open_data(experiment.data)
+    if not experiment.rollout.within:
+        forecast = forecast.isel(lead_time=slice(0, leads_in_record(forecast, record)))
     aligned = align(Problem.of(record, experiment.data, forecast.sizes.get("lead_time", 1)), forecast)
     if experiment.rollout.split != "train":
         refuse_training_states(aligned)
     _refuse_other_split(experiment, aligned.problem.parts["train"].label(record))
     scores = judge(experiment, aligned, with_model=True, climatology=climatology, progress=progress)
     return write_scores(scores, experiment.scores)
+
+
+def evaluate_long_run(
+    experiment: experiments.Experiment,
+    forecast: xr.Dataset | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> xr.Dataset:
+    """Compare the statistics of a whole rollout with those of the truth, and write them into the run directory.
+
+    The rollout may run past the end of the record (``rollout.within: false``): it is not compared state by state.
+
+    Args:
+        experiment: names the domain in ``evaluate.long_run.domain``.
+        forecast: by default the run's rollout.
+        overwrite: replace existing statistics.
+        progress: called with blocks done and blocks in all, for each record that is read.
+
+    Returns:
+        what ``channel.nc`` (or the file named after another domain) holds, in memory.
+
+    Raises:
+        InputError: the experiment names no domain, or the record or a reference is none of this domain.
+    """
+    from workbench.data.store import open_data, refuse_existing
+    from workbench.scoring.judge import write_scores
+
+    if not experiment.evaluate.long_run.domain:
+        raise InputError("no long-run statistics: name their domain in evaluate.long_run.domain, for example channel")
+    refuse_existing(experiment.long_run, overwrite)
+    forecast = open_forecast(experiment) if forecast is None else forecast
+    statistics = domain(experiment).long_run(experiment, open_data(experiment.data), forecast, progress)
+    return write_scores(statistics, experiment.long_run)
+
+
+def domain(experiment: experiments.Experiment) -> ModuleType:
+    """The module of `workbench.scoring` that the experiment's domain is named after."""
+    return import_module(f"workbench.scoring.{experiment.evaluate.long_run.domain}")
 
 
 def open_forecast(experiment: experiments.Experiment) -> xr.Dataset:

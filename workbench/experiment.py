@@ -62,6 +62,31 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True)
+class LongRunConfig:
+    """Statistics of a rollout as a whole, beside those of the truth: whether it stays where the truth is.
+
+    Args:
+        domain: whose statistics: ``channel``, turbulent flow between two walls; by default none.
+        references: other records of the same flow, such as coarse solvers, that stand beside the model (name -> recipe,
+            path or address); a text file holds published profiles.
+        discard: part of the forecast's steps that is left out of its statistics, while it settles.
+        batches: batches of consecutive states, in all runs together, that the uncertainty is taken from.
+    """
+
+    domain: Literal["", "channel"] = ""
+    references: dict[str, str] = field(default_factory=dict)
+    discard: float = 0.2
+    batches: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to average."""
+        if not 0 <= self.discard < 1:
+            raise InputError(f"evaluate.long_run.discard is {self.discard}: expected a part of the steps, 0 or below 1")
+        if self.batches < 2:
+            raise InputError(f"evaluate.long_run.batches is {self.batches}: an uncertainty needs at least 2")
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Which scores are computed, against which baselines, and how sure they are.
 
@@ -75,6 +100,7 @@ class EvaluateConfig:
             attribute ``periodic``, else none.
         resamples: bootstrap resamples over starts.
         confidence: level of every interval.
+        long_run: statistics of the rollout as a whole.
     """
 
     metrics: tuple[str, ...] = ("rmse", "mae", "bias", "correlation", "acc")
@@ -84,6 +110,7 @@ class EvaluateConfig:
     spectra: tuple[str, ...] = ()
     resamples: int = 1000
     confidence: float = 0.95
+    long_run: LongRunConfig = field(default_factory=LongRunConfig)
 
 
 @dataclass(frozen=True)
@@ -137,6 +164,11 @@ class Experiment:
     def scores(self) -> Path:
         """The scores, as NetCDF."""
         return self.run_dir / "scores.nc"
+
+    @property
+    def long_run(self) -> Path:
+        """The statistics of the rollout as a whole, as NetCDF, named after their domain."""
+        return self.run_dir / f"{self.evaluate.long_run.domain}.nc"
 
 
 SECTIONS: dict[str, type] = {

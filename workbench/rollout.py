@@ -156,9 +156,9 @@ def _to_netcdf(store: Path, path: Path) -> Path:
     import shutil
 
     temporary = path.with_name(f".{path.name}.partial")
-    with xr.open_zarr(store, consolidated=False, decode_timedelta=True) as dataset:
+    with xr.open_zarr(store, consolidated=False, decode_times=False) as dataset:  # numbers and units as they are
         for variable in dataset.variables.values():
-            variable.encoding = {k: v for k, v in variable.encoding.items() if k in ("units", "dtype", "calendar")}
+            variable.encoding = {k: v for k, v in variable.encoding.items() if k == "dtype"}
         dataset.to_netcdf(temporary, engine="netcdf4")
     os.replace(temporary, path)
     shutil.rmtree(store)

@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from workbench.allocator import keep_freed_memory
 from workbench.data.module import RecordDataModule
 from workbench.errors import InputError
 from workbench.experiment import EvaluateConfig, Experiment, ReportConfig, RolloutConfig
-from workbench.tasks.callbacks import RandomState, Summary
+from workbench.tasks.callbacks import ContinueEpoch, RankState, Summary, WholeSteps
 from workbench.weights import card_of
 
 
@@ -151,7 +152,9 @@ def defaults(experiment: Experiment) -> dict[str, Any]:
             ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **checkpoints),
             ModelCheckpoint(filename="last", train_time_interval=timedelta(minutes=10), **checkpoints),
             LearningRateMonitor("step"),
-            RandomState(),
+            RankState(),
+            WholeSteps(),
+            ContinueEpoch(),
             Card(experiment.name),
             ContinueLog(),
             Summary(str(run)),
@@ -166,9 +169,18 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
         verb: ``fit``, ``validate`` or ``test``.
         experiment: the resolved experiment.
         arguments: the command line after the verb, experiment names replaced by paths.
+
+    Raises:
+        InputError: another rank has ended.
     """
     quieten()
     keep_freed_memory()
+    with naming_lost_ranks():
+        _train(verb, experiment, arguments)
+    return 0
+
+
+def _train(verb: str, experiment: Experiment, arguments: list[str]) -> None:
     TrainingCLI(
         model_class=pl.LightningModule,
         datamodule_class=RecordDataModule,
@@ -180,7 +192,24 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
         parser_class=_Parser,
         args=[verb, *arguments],
     )
-    return 0
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """Say what it means that another rank does not answer any more.
+
+    Raises:
+        InputError: another rank has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "by peer" in str(error)):
+            raise
+        raise InputError(
+            "another rank of this training has ended, so this one cannot go on; what the other one printed says why. "
+            f"Continue from the last checkpoint with: workbench fit --resume ({str(error).splitlines()[0]:.200})"
+        ) from error
 
 
 def quieten() -> None:

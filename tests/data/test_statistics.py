@@ -1,11 +1,18 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.commands import dataset as verb
 from workbench.data import statistics as module
-from workbench.data.statistics import Moments, fit_statistics
+from workbench.data.statistics import RANKS, Moments, fit_statistics, rank_errors, statistics_key, statistics_path
 from workbench.data.store import open_record
 from workbench.data.windows import Part
 from workbench.data.writer import write_record
@@ -123,3 +130,134 @@ def test_tendencies_never_cross_a_run(stride, gap):
     part = Part("train", np.array([0]), ((0, 10), (10 + gap, 20 + gap)))
     found = module._variable_statistics(dataset.chunk(time=3), "a", part, stride, None, False)
     assert found.tendency_std == [0.0] and found.std[0] == pytest.approx(50.0)
+
+
+# ---------------------------------------------------------------------------------------------- quantiles
+
+
+def rank_differences(values, quantiles):
+    """How far each quantile lies from its rank: 0 where its rank interval among the values holds it."""
+    ordered = np.sort(values.ravel())
+    low, high = (np.searchsorted(ordered, quantiles, side) / len(ordered) for side in ("left", "right"))
+    return np.maximum(0, np.maximum(low - RANKS, RANKS - high))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_quantiles_are_within_the_stated_rank_error(tmp_path, monkeypatch, dtype):
+    """A skewed field of 800,000 values, in many blocks, all of them sketched."""
+    monkeypatch.setattr(module, "BLOCK_BYTES", 400_000)
+    values = np.random.default_rng(0).lognormal(size=(1000, 20, 40)).astype(dtype)
+    values[5, 3, :7], values[7, 0, 0] = np.nan, np.inf
+    record = xr.Dataset({"a": (("time", "y", "x"), values)}).chunk(time=100)
+    part = Part("train", np.array([0]), ((0, 400), (450, 1000)))
+    found = module._variable_statistics(record, "a", part, 1, None, False)
+    chosen = np.concatenate([values[:400], values[450:]])
+    (quantiles,) = found.quantiles
+    assert found.missing == [8] and quantiles == sorted(quantiles)
+    assert (rank_differences(chosen[np.isfinite(chosen)], quantiles) <= 2 * np.array(rank_errors())).all()
+    assert set(np.array(quantiles, dtype)) <= set(chosen.ravel())
+
+
+def test_of_many_values_some_are_sketched_without_preferring_a_column(tmp_path, monkeypatch):
+    """Each column has a level of its own: a regular stride would see only some of the columns."""
+    monkeypatch.setattr(module, "SKETCHED_VALUES", 60_000)
+    values = np.arange(64.0) + np.zeros((20_000, 64))
+    record = xr.Dataset({"a": (("time", "x"), values.astype("f4"))}).chunk(time=1000)
+    found = module._variable_statistics(record, "a", Part("train", np.array([0]), ((0, 20_000),)), 1, None, False)
+    errors = [0.001 + 2.576 * np.sqrt(r * (1 - r) / 60_000) for r in RANKS]
+    assert (rank_differences(values, found.quantiles[0]) <= 2 * np.array(errors)).all()
+
+
+def test_thinning_takes_one_value_of_each_group():
+    taken = module.thin_out(np.arange(1003), 10, 3)
+    np.testing.assert_array_equal(taken // 10, np.arange(100))
+    assert len(np.unique(taken % 10)) == 10
+    np.testing.assert_array_equal(taken, module.thin_out(np.arange(1003), 10, 3))
+
+
+def test_a_channel_without_values_has_no_quantiles():
+    record = xr.Dataset({"a": (("time", "level"), np.stack([np.arange(9.0), np.full(9, np.nan)], 1))}).chunk()
+    found = module._variable_statistics(record, "a", Part("train", np.array([0]), ((0, 9),)), 1, None, False)
+    assert np.isnan(found.quantiles[1]).all() and found.quantiles[0][4] == 4.0
+
+
+def test_quantiles_are_kept_with_their_error(record, tmp_path):
+    opened = open_record(str(write_record(record, tmp_path / "a.zarr")))
+    found = fit_statistics(opened, ["slp"], TRAIN)
+    again = fit_statistics(opened, ["slp"], TRAIN)
+    assert again == found and len(found.variables["slp"].quantiles[0]) == len(RANKS)
+    assert found.rank_errors == rank_errors() and max(rank_errors()) < 0.001 and rank_errors()[0] < 0.00025
+
+
+def test_older_statistics_are_computed_again_with_a_word(record, tmp_path, capsys):
+    opened = open_record(str(write_record(record, tmp_path / "a.zarr")))
+    older = statistics_path(opened, statistics_key(opened, ["slp"], TRAIN, 1, False, version=1))
+    older.parent.mkdir()
+    older.write_text("{}")
+    found = fit_statistics(opened, ["slp"], TRAIN)
+    said = capsys.readouterr().err
+    assert said.startswith(f"statistics are computed again into {older.parent}") and "without quantiles" in said
+    assert fit_statistics(opened, ["slp"], TRAIN) == found and capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------------------------------------- where they are computed
+
+
+def test_a_cluster_finds_the_same_numbers(record, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(module, "BLOCK_BYTES", 3000)
+    found = []
+    for name in ("local", "cluster"):
+        opened = open_record(str(write_record(record, tmp_path / f"{name}.zarr")))
+        weights = np.cos(np.deg2rad(record.lat))
+        if name == "local":
+            found.append(fit_statistics(opened, ["slp", "t2m"], TRAIN, stride=2, weights=weights))
+            continue
+        where = dict(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None)
+        with distributed.Client(**where) as client:
+            found.append(fit_statistics(opened, ["slp", "t2m"], TRAIN, stride=2, weights=weights))
+            assert "merge" in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+    for name, one in found[0].variables.items():
+        for field in ("mean", "std", "minimum", "maximum", "tendency_mean", "tendency_std", "missing"):
+            np.testing.assert_allclose(getattr(found[1].variables[name], field), getattr(one, field), rtol=1e-12)
+        values = np.concatenate([record[name].values[[0, 2]][:, a:b] for a, b in TRAIN.runs], 1)
+        assert (rank_differences(values, found[1].variables[name].quantiles[0]) <= 0.001).all()
+
+
+def test_killed_half_way_nothing_is_kept(record, tmp_path):
+    path = write_record(record, tmp_path / "a.zarr")
+    code = """
+    import os, signal, sys
+    import numpy as np
+    from workbench.data import statistics as module
+    from workbench.data.store import open_record
+    from workbench.data.windows import Part
+    if sys.argv[1] == "kill":
+        os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+    found = module.fit_statistics(open_record("a.zarr"), ["slp"], Part("train", np.array([0, 2]), ((0, 12), (15, 30))))
+    print(repr(found.variables["slp"].mean[0]))
+    """
+    done = {}
+    for what in ("kill", "run"):
+        command = [sys.executable, "-c", textwrap.dedent(code), what]
+        done[what] = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+        files = list((tmp_path / "a.zarr.statistics").glob("*.json"))
+        assert len(files) == (what == "run")
+    assert done["kill"].returncode == -signal.SIGKILL and done["run"].returncode == 0, done["run"].stderr
+    assert float(done["run"].stdout) == pytest.approx(chosen(record)[0].mean(), rel=1e-12)
+    assert path.exists()
+
+
+def test_the_command_prints_and_keeps_what_training_uses(record, tmp_path, capsys, monkeypatch):
+    write_record(record, tmp_path / "a.zarr")
+    text = "data: {record: a.zarr, state: [slp, t2m], split: {by: time, train: [0, 0.5]}}\nmodel: {}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert verb.main(["statistics", "-c", "a.yaml", "--data.stride=2"]) == 0
+    first = capsys.readouterr().out
+    assert "training split, 3 of 3 trajectories, 2001-01-01" in first and "0.999" in first and "slp Pa" in first
+    (kept,) = (tmp_path / "a.zarr.statistics").glob("*.json")
+    assert first.rstrip().endswith(f"kept in {kept.relative_to(tmp_path)}")
+    monkeypatch.setattr(module, "_variable_statistics", lambda *a: pytest.fail("computed again"))
+    assert verb.main(["statistics", "-c", "a.yaml", "--data.stride=2"]) == 0
+    assert capsys.readouterr().out == first

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.data import store, writer
+from workbench.data import integrity, store, writer
 from workbench.errors import InputError
 
 
@@ -90,12 +89,12 @@ def test_nothing_there_says_what_was_looked_for(record, tmp_path, monkeypatch):
 @pytest.mark.parametrize("shards", [{}, {"time": 8}])
 def test_every_flipped_byte_of_a_chunk_is_found_and_named(record, tmp_path, shards):
     path = writer.write_record(record[["slp"]].isel(trajectory=[0]), tmp_path / "a.zarr", shards=shards)
-    assert list(store.damaged_chunks(str(path))) == []
+    assert list(integrity.damaged_chunks(str(path))) == []
     chunk = path / "slp" / "c" / "0" / "1" / "0" / "0"
     size = chunk.stat().st_size
     for at in range(0, size, max(1, size // 25)):
         flip(chunk, at)
-        found = list(store.damaged_chunks(str(path)))
+        found = list(integrity.damaged_chunks(str(path)))
         assert len(found) == 1 and "variable 'slp', chunk (0, 1, 0, 0)" in found[0], (at, found)
         flip(chunk, at)
 
@@ -105,7 +104,7 @@ def test_a_truncated_and_a_missing_chunk_are_found(record, tmp_path):
     chunk = path / "slp" / "c" / "2" / "7" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-9])
     (path / "slp" / "c" / "1" / "3" / "0" / "0").unlink()
-    found = list(store.damaged_chunks(str(path)))
+    found = list(integrity.damaged_chunks(str(path)))
     assert ["(1, 3, 0, 0)" in found[0], "missing" in found[0], "(2, 7, 0, 0)" in found[1]] == [True] * 3
 
 
@@ -120,9 +119,9 @@ def test_a_bad_chunk_met_while_reading_is_named(record, tmp_path):
 
 def test_the_manifest_lists_every_file(record, tmp_path):
     path = writer.write_record(record, tmp_path / "a.zarr")
-    manifest = json.loads((tmp_path / "a.zarr.manifest.json").read_text())
+    manifest = integrity.read_manifest(path)
     assert set(manifest) == {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-    assert manifest == writer.checksums(path)
+    assert manifest == integrity.checksums(path)
 
 
 def test_an_existing_store_is_kept_unless_overwritten(record, tmp_path):
@@ -175,7 +174,7 @@ def test_a_killed_build_goes_on_and_ends_equal(record, tmp_path):
     assert again.stdout.strip() == "['0', '1']"
     np.testing.assert_array_equal(store.open_record(str(tmp_path / "a.zarr")).t2m.values, record.t2m.values)
     assert os.listdir(tmp_path / "a.zarr")
-    assert list(store.damaged_chunks(str(tmp_path / "a.zarr"))) == []
+    assert list(integrity.damaged_chunks(str(tmp_path / "a.zarr"))) == []
 
 
 def test_a_partial_store_of_another_identity_is_not_continued(record, tmp_path):
@@ -185,3 +184,26 @@ def test_a_partial_store_of_another_identity_is_not_continued(record, tmp_path):
     second = writer.StoreWriter(tmp_path / "a.zarr", record.chunk(), chunks={"time": 1}, identity={"seed": 2})
     assert second.done == set()
     second.close()
+
+
+@pytest.mark.parametrize("kind", ["zarr", "netcdf", "glob", "address"])
+def test_a_field_in_hours_stays_a_number_and_a_lead_time_becomes_a_duration(tmp_path, kind):
+    """Both where the file says hours alone, and where xarray had decoded the field and wrote it again."""
+    hours = np.arange(6, dtype="timedelta64[h]").astype("timedelta64[ns]")
+    record = xr.Dataset(
+        {"sun": (("time", "x"), np.full((6, 3), 1.5, "f4"), {"units": "hours"}), "age": ("time", hours)},
+        coords={"time": ("time", np.arange(6.0), {"units": "s"}), "lead_time": ("time", hours)},
+    )
+    if kind in ("zarr", "address"):
+        record.to_zarr(tmp_path / "a.zarr", consolidated=False)
+    else:
+        record.to_netcdf(tmp_path / "a.nc")
+    addresses = {"zarr": "a.zarr", "netcdf": "a.nc", "glob": "a*.nc", "address": f"file://{tmp_path}/a.zarr"}
+    found = store.open_record(str(tmp_path / addresses[kind]) if kind != "address" else addresses[kind])
+    np.testing.assert_array_equal(found.sun.values, np.full((6, 3), 1.5, "f4"))
+    assert found.sun.attrs == {"units": "hours"}
+    np.testing.assert_array_equal(found.age.values, np.arange(6))
+    assert found.age.attrs == {"units": "hours"} and found.age.dtype.kind == "i"
+    assert found.lead_time.dtype.kind == "m" and found.time.dtype.kind == "f"
+    np.testing.assert_array_equal(found.lead_time.values, hours)
+    found.close()

@@ -1,74 +1,73 @@
-"""A training killed by SIGKILL at some step and resumed ends bitwise where the undisturbed one ends."""
+"""Trainings killed by SIGKILL, at any point of a step, on one and two ranks, end bitwise where undisturbed ones end."""
 
-import csv
-import os
+import random
 import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
-import torch
-from project import EXPERIMENT, waves
-
-KILLER = """
-import os, signal
-import pytorch_lightning as pl
-
-class Kill(pl.Callback):
-    def __init__(self, step: int = -1):
-        self.step = step
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
-CHECKPOINT = """
-  callbacks:
-    - class_path: ModelCheckpoint
-      init_args: {every_n_train_steps: 4, filename: last, dirpath: DIR/checkpoints, enable_version_counter: false}
-    - {class_path: killer.Kill, init_args: {step: STEP}}
-"""
-
-
-def fit(folder, run_dir, step, *words):
-    training = "trainer:\n  max_epochs: 3\n  accelerator: cpu\n  enable_progress_bar: false\n  log_every_n_steps: 1\n"
-    text = textwrap.dedent(EXPERIMENT).partition("trainer:")[0].replace("network:", "noise: 0.05\n    network:", 1)
-    text += training + CHECKPOINT.strip("\n").replace("DIR", run_dir).replace("STEP", str(step))
-    (folder / "waves.yaml").write_text(text)
-    env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "WORKBENCH_DATA": str(folder / "data")}
-    command = [sys.executable, "-m", "workbench", "fit", "-c", "waves.yaml", "--run-dir", run_dir, *words]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
-
-
-def final(folder, run_dir):
-    checkpoint = torch.load(folder / run_dir / "checkpoints" / "last.ckpt", weights_only=True)
-    with open(folder / run_dir / "metrics.csv", newline="") as file:
-        rows = [r for r in csv.DictReader(file)]
-    return checkpoint, rows
+from trainings import Trainings, differences
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resume")
-    waves(trajectories=6).to_netcdf(folder / "waves.nc")
-    (folder / "killer.py").write_text(KILLER)
-    done = fit(folder, "whole", -1)
-    assert done.returncode == 0, done.stderr
-    return folder
+def trainings(server, tmp_path_factory):
+    return Trainings(tmp_path_factory.mktemp("resume"), server)
 
 
-@pytest.mark.parametrize("step", [6, 15])
-def test_killed_and_resumed_is_bitwise_the_undisturbed_run(undisturbed, step):
-    run_dir = f"killed{step}"
-    killed = fit(undisturbed, run_dir, step)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = fit(undisturbed, run_dir, -1, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    (a, rows_a), (b, rows_b) = final(undisturbed, "whole"), final(undisturbed, run_dir)
-    assert a["global_step"] == b["global_step"] > step
-    for name, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][name]), name
-    for one, other in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
-        for key, state in one["state"].items():
-            assert torch.equal(state["exp_avg_sq"], other["state"][key]["exp_avg_sq"])
+def draw(seed):
+    """Where and how a run is killed."""
+    rng = random.Random(seed)
+    ranks, accumulate = 1 + seed % 2, rng.choice([1, 2, 3])
+    batches = 3 * (7 if ranks == 1 else 4)
+    kills = [(rng.randrange(1, batches), rng.choice(["start", "backward", "end"])) for _ in range(rng.choice([1, 2]))]
+    return ranks, accumulate, kills, [rng.choice([0, 1, 2]) for _ in range(3)]
+
+
+def kill_and_resume(trainings, run_dir, ranks, accumulate, kills, threads, **options):
+    done = 0
+    for (batch, where), reading in zip([*kills, (0, "")], threads, strict=False):
+        resume = ["--resume"] if (trainings.folder / run_dir / "checkpoints" / "last.ckpt").exists() else []
+        statuses, out, _ = trainings.run(
+            run_dir,
+            f"--data.threads={reading}",
+            *resume,
+            ranks=ranks,
+            accumulate=accumulate,
+            kill=[batch, where, -1] if batch else None,
+            **options,
+        )
+        if not any(statuses):
+            break
+        done += 1
+        assert -signal.SIGKILL in statuses, out
+    assert statuses == [0] * ranks, out
+    (a, rows_a), (b, rows_b) = trainings.whole(ranks, accumulate), trainings.end(run_dir)
+    assert differences(a, b) == []
     assert rows_a == rows_b
+    return done
+
+
+@pytest.mark.parametrize(
+    "ranks, accumulate, kills, threads",
+    [
+        (1, 3, [(8, "start"), (5, "end")], [0, 2, 1]),
+        (2, 2, [(7, "backward")], [2, 0]),
+    ],
+)
+def test_killed_and_resumed_is_bitwise_the_undisturbed_run(trainings, ranks, accumulate, kills, threads):
+    run_dir = f"killed{ranks}{accumulate}"
+    assert kill_and_resume(trainings, run_dir, ranks, accumulate, kills, threads) == len(kills)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30))
+def test_killed_anywhere_and_resumed_is_bitwise_the_undisturbed_run(trainings, seed):
+    ranks, accumulate, kills, threads = draw(seed)
+    survived = kill_and_resume(trainings, f"random{seed}", ranks, accumulate, kills, threads)
+    print(f"{survived} kills of {ranks} ranks survived")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_that_is_due_by_time_waits_for_the_end_of_an_accumulation(trainings, ranks):
+    """It would lose the gradients of half an accumulation; here one is due after every batch."""
+    due = 'train_time_interval: "00:00:00.000001"'
+    assert kill_and_resume(trainings, f"due{ranks}", ranks, 3, [(2, "end"), (5, "start")], [1, 1, 1], due=due) == 2

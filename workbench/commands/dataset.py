@@ -1,9 +1,11 @@
-"""workbench dataset: build, list, inspect and verify datasets; no torch unless a solver needs it."""
+"""workbench dataset: build, list, inspect, rechunk and verify datasets; no torch unless a solver needs it."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from workbench.errors import InputError
@@ -12,7 +14,15 @@ HELP = """
   workbench dataset list                            recipes, presets, and which of them are built
   workbench dataset build kolmogorov_flow/tiny      run the solver (stopped builds go on)
   workbench dataset info kolmogorov_flow/tiny       variables, grid, time step, chunks, provenance (or any path)
-  workbench dataset verify kolmogorov_flow/tiny     decode every chunk and compare its checksum
+  workbench dataset verify kolmogorov_flow/tiny     compare every file with its checksum
+  workbench dataset statistics -c kolmogorov/fno    mean, deviation, tendency, quantiles of the training split
+  workbench dataset rechunk slp.nc slp.zarr         copy into the layout that training reads fastest
+
+rechunk takes any record: a Zarr store, a NetCDF file, a glob, an address. It reads and writes region by region and
+never takes more than --memory. Stopped at any moment, the same command goes on. What was written is compared with what
+was read. By default a chunk is one time step of one trajectory, fields whole (steps below 16 KiB are put together,
+fields above 128 MiB are cut), and as many chunks of consecutive steps share a file as make 64 MiB, 1024 at most.
+--shards counts chunks per file. Packed integers become float32, everything else stays as it is to the last bit.
 """
 
 
@@ -20,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Run the verb."""
     parser = argparse.ArgumentParser(
         prog="workbench dataset",
-        description="Build, list, inspect and verify datasets.",
+        description="Build, list, inspect, rechunk and verify datasets.",
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,12 +43,38 @@ def main(argv: list[str]) -> int:
     actions.add_parser("list", help="recipes and presets")
     for action, text in (("info", "what a record holds"), ("verify", "decode and check every chunk")):
         actions.add_parser(action, help=text).add_argument("name", help="RECIPE/PRESET, path or address")
-    options = parser.parse_args(argv)
+    _add_rechunk(actions)
+    summary = actions.add_parser("statistics", help="of the training split of an experiment", allow_abbrev=False)
+    summary.add_argument("-c", "--config", action="append", default=[], metavar="EXPERIMENT", help="name or YAML file")
+    _add_dask(summary)
+    options, rest = parser.parse_known_args(argv)
+    if options.action == "statistics":
+        return _statistics(options, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.action == "rechunk":
+        return _rechunk(options)
     if options.action == "build":
         return _build(options)
     if options.action == "list":
         return _list()
     return _info(options.name) if options.action == "info" else _verify(options.name)
+
+
+def _add_rechunk(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    copying = actions.add_parser("rechunk", help="copy a record into another layout")
+    copying.add_argument("source", help="RECIPE/PRESET, path, glob or address")
+    copying.add_argument("target", help="the new Zarr store")
+    copying.add_argument("--chunks", default="", metavar="DIM=N,...", help="sizes, -1 for the whole (default time=1)")
+    copying.add_argument("--shards", default="", metavar="DIM=N,...", help="chunks per file (default: 64 MiB files)")
+    copying.add_argument("--variables", nargs="+", default=[], metavar="NAME", help="copy these only")
+    copying.add_argument("--memory", default="1GB", metavar="SIZE", help="most that a process takes (default 1GB)")
+    copying.add_argument("--overwrite", action="store_true", help="replace an existing target")
+    _add_dask(copying)
+
+
+def _add_dask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dask", metavar="local|ADDRESS", help="compute on a new local cluster, or on a running one")
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -57,6 +93,85 @@ def _build(options: argparse.Namespace) -> int:
     return _info(str(path))
 
 
+def _rechunk(options: argparse.Namespace) -> int:
+    from dask.utils import parse_bytes
+
+    from workbench.data.rechunk import rechunk
+    from workbench.progress import bar
+
+    try:
+        memory = parse_bytes(options.memory)
+    except ValueError as error:
+        raise InputError(f"--memory is '{options.memory}': expected a size such as 800MB or 4GB") from error
+    chunks, shards = _sizes(options.chunks, "--chunks"), _sizes(options.shards, "--shards")
+    names = [name for word in options.variables for name in word.split(",") if name]
+    with _cluster(options.dask), bar(f"rechunk {Path(options.target).name}") as progress:
+        path = rechunk(
+            options.source,
+            options.target,
+            chunks=chunks,
+            shards=shards,
+            variables=names,
+            memory=memory,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    print(f"wrote {path}")
+    return _info(str(path))
+
+
+def _sizes(text: str, option: str) -> dict[str, int]:
+    """``time=1,lat=-1`` as a mapping."""
+    sizes = {}
+    for item in filter(None, text.split(",")):
+        dim, _, size = item.partition("=")
+        try:
+            sizes[dim.strip()] = int(size)
+        except ValueError as error:
+            raise InputError(f"{option} has '{item}': expected DIMENSION=NUMBER, such as time=1,lat=-1") from error
+    return sizes
+
+
+@contextmanager
+def _cluster(where: str | None) -> Iterator[None]:
+    """Make dask compute on a cluster while the block runs: ``local`` starts one, an address joins one."""
+    if where is None:
+        yield
+        return
+    try:
+        import distributed
+    except ImportError as error:
+        raise InputError("--dask needs distributed: pip install 'workbench-surrogates[hpc]'") from error
+    try:
+        if where == "local":
+            client = distributed.Client(threads_per_worker=1, dashboard_address=None)
+        else:
+            client = distributed.Client(where, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--dask {where}: no scheduler answers there ({error}); expected local or tcp://HOST:PORT"
+        ) from error
+    with client:
+        yield
+
+
+def _statistics(options: argparse.Namespace, overrides: list[str]) -> int:
+    from workbench import experiment as experiments
+    from workbench.data.statistics import statistics_path, table, training_statistics
+    from workbench.data.store import open_data
+    from workbench.data.windows import parts
+
+    config = experiments.load(options.config, overrides).data
+    record = open_data(config)
+    train = parts(record, config)["train"]
+    with _cluster(options.dask):
+        found = training_statistics(record, config, train, progress=True)
+    print(f"{record.encoding['source']}: training split, {found.period}\n")
+    print(table(found, {name: str(record[name].attrs.get("units", "")) for name in found.variables}))
+    print(f"\nkept in {statistics_path(record, found.key)}")
+    return 0
+
+
 def _list() -> int:
     from workbench.data.recipe import read_recipe, recipe_names
 
@@ -70,7 +185,7 @@ def _list() -> int:
 
 def _info(name: str) -> int:
     from workbench.data.spec import TIME, segments, time_step
-    from workbench.data.store import open_record
+    from workbench.data.store import open_record, stored_chunks
 
     record = open_record(name)
     print(f"{record.encoding['source']}: {record.attrs.get('title', 'no title')}")
@@ -82,7 +197,7 @@ def _info(name: str) -> int:
         first, last = (str(record.time.values[i])[:19] for i in (0, -1))
         print(f"  time {first} .. {last}, step {step:g} {units}{gaps}")
     for variable, array in record.data_vars.items():
-        chunks = " x ".join(str(c[0]) for c in array.chunks) if array.chunks else "none"
+        chunks = " x ".join(map(str, stored_chunks(array).values())) if array.chunks else "none"
         print(
             f"  {variable} [{array.attrs.get('units', 'no units')}] {array.attrs.get('long_name', '')} "
             f"({', '.join(map(str, array.dims))}), chunks {chunks}"
@@ -94,13 +209,14 @@ def _info(name: str) -> int:
 
 
 def _verify(name: str) -> int:
-    from workbench.data.store import damaged_chunks, is_zarr, locate
+    from workbench.data.integrity import faults
+    from workbench.data.store import is_zarr, locate
 
     path = locate(name)
     if not is_zarr(path) or not Path(path).is_dir():
         raise InputError(f"{path} is not a local Zarr store: only its chunks carry checksums")
-    found = list(damaged_chunks(path, threads=os.cpu_count() or 1))
+    found = list(faults(path, threads=os.cpu_count() or 1))
     for line in found:
         print(line)
-    print(f"{path}: {len(found)} damaged chunks" if found else f"{path}: every chunk decodes and matches its checksum")
+    print(f"{path}: {len(found)} faults" if found else f"{path}: as it was written")
     return 1 if found else 0

@@ -1,6 +1,6 @@
 """Which way each variable of a record is read: decided once, from what the record lies in.
 
-From the fastest to the slowest: chunks straight from a local Zarr store or HDF5 file; slabs through the netCDF4
+From the fastest to the slowest: chunks straight from a Zarr store or a local HDF5 file; slabs through the netCDF4
 library; slabs through xarray without dask; and, for a lazy expression that lies in no file, through dask.
 """
 
@@ -10,7 +10,6 @@ import functools
 import glob
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,16 @@ import xarray as xr
 from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 from workbench.data.layouts import UnknownLayout, hdf5_chunks, zarr_chunks
+from workbench.data.remote import Unreachable, connect
+from workbench.data.remote_chunks import RemoteStore
 from workbench.data.sources import Axes, ChunkSource, ConsecutiveFiles, SlabSource, Source, Unpacking
 from workbench.data.spec import TIME
-from workbench.data.store import apply_crop, is_zarr
+from workbench.data.store import LARGE_GRAPH, apply_crop, is_zarr, open_zarr
 from workbench.errors import InputError
 
 log = logging.getLogger(__name__)
 
 Crop = Mapping[str, tuple[int, int]]
-
-LARGE_GRAPH = 20_000
-"""Chunks above which one read through dask takes tens of milliseconds, and of 10^6 chunks four seconds."""
 
 
 def open_sources(dataset: xr.Dataset, names: Sequence[str], crop: Crop) -> dict[str, Source]:
@@ -51,7 +49,8 @@ def open_sources(dataset: xr.Dataset, names: Sequence[str], crop: Crop) -> dict[
                 "that xarray does not decode, such as 's' or 'h', or decode_timedelta=False)"
             )
     path = str(dataset.encoding.get("source", ""))
-    return {name: _open(dataset[name], path, crop) for name in names}
+    store: str | RemoteStore = RemoteStore(path, dataset.encoding.get("remote_cache")) if "://" in path else path
+    return {name: _open(dataset[name], path, crop, store) for name in names}
 
 
 def reference(dataset: xr.Dataset, names: Sequence[str], crop: Crop) -> xr.Dataset:
@@ -63,23 +62,28 @@ def reference(dataset: xr.Dataset, names: Sequence[str], crop: Crop) -> xr.Datas
     return apply_crop(_open_plain(path)[list(names)], {d: c for d, c in crop.items() if d in dataset.dims})
 
 
-def _open(array: xr.DataArray, path: str, crop: Crop) -> Source:
+def _open(array: xr.DataArray, path: str, crop: Crop, store: str | RemoteStore) -> Source:
     if not path or not array.chunks:
         return _from_dataset(array)
     if any(c in path for c in "*?["):
         return _from_files(array, path, crop)
     try:
-        if "://" in path:
-            raise UnknownLayout("it is not on a local disk")
         if "_Unsigned" in array.encoding:
             raise UnknownLayout("attribute _Unsigned")
-        return _from_zarr(array, path, crop) if is_zarr(path) else _from_netcdf(array, path, crop)
+        if is_zarr(path):
+            return _from_zarr(array, path, crop, store)
+        if "://" in path:
+            raise UnknownLayout("it is a NetCDF file that is not on a local disk")
+        return _from_netcdf(array, path, crop)
     except UnknownLayout as reason:
         return _through_xarray(array, path, crop, str(reason))
 
 
-def _from_zarr(array: xr.DataArray, path: str, crop: Crop) -> Source:
-    chunks = zarr_chunks(path, str(array.name))
+def _from_zarr(array: xr.DataArray, path: str, crop: Crop, store: str | RemoteStore) -> Source:
+    try:
+        chunks = zarr_chunks(store, str(array.name))
+    except Unreachable as error:
+        raise InputError(f"the metadata of variable '{array.name}' cannot be fetched: {error}") from error
     return ChunkSource(chunks, _axes(array, path, crop, chunks.shape), Unpacking.of(array))
 
 
@@ -129,13 +133,12 @@ def _through_xarray(array: xr.DataArray, path: str, crop: Crop, reason: str) -> 
 def _open_plain(path: str) -> xr.Dataset:
     """Open a record without dask, and without keeping whole variables in memory."""
     if is_zarr(path):
-        consolidated = None if "://" in path else (Path(path) / ".zmetadata").exists()
-        return xr.open_dataset(path, engine="zarr", consolidated=consolidated, decode_timedelta=True, cache=False)
+        return open_zarr(path)
     if "://" in path:
-        import fsspec
-
-        return xr.open_dataset(fsspec.open(path).open(), engine="h5netcdf", cache=False)
-    return xr.open_dataset(path, cache=False)
+        filesystem = connect(path)
+        opened = filesystem.open(filesystem.root)
+        return xr.open_dataset(opened, engine="h5netcdf", decode_timedelta=False, cache=False)
+    return xr.open_dataset(path, decode_timedelta=False, cache=False)
 
 
 def _from_dataset(array: xr.DataArray) -> Source:
@@ -155,7 +158,7 @@ def _from_files(array: xr.DataArray, pattern: str, crop: Crop) -> Source:
     """From NetCDF files that follow each other in time; any other combination is read through dask."""
     holders = []
     for path in sorted(glob.glob(pattern)):
-        with xr.open_dataset(path, cache=False) as dataset:
+        with xr.open_dataset(path, decode_timedelta=False, cache=False) as dataset:
             if array.name in dataset and TIME in dataset[str(array.name)].dims and TIME in dataset.coords:
                 holders.append((dataset[TIME].values, path, dataset[str(array.name)]))
     holders.sort(key=lambda holder: holder[0][0])
@@ -167,7 +170,7 @@ def _from_files(array: xr.DataArray, pattern: str, crop: Crop) -> Source:
     parts = []
     for _, path, whole in holders:
         kept = whole.isel({d: slice(*bounds) for d, bounds in space.items() if d in whole.dims})
-        parts.append(_open(kept.chunk(), path, space))
+        parts.append(_open(kept.chunk(), path, space, path))
     return ConsecutiveFiles(parts, [len(time) for time, *_ in holders], first)
 
 

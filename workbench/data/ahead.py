@@ -106,7 +106,7 @@ class ReadAhead:
                 self._error = error
                 self._changed.notify_all()
         for finish in started:  # nothing may write into a buffer that is free for others
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):
                 finish()
 
     def _begin(self, number: int) -> Callable[[], Batch]:
@@ -139,6 +139,21 @@ class ReadAhead:
             self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join()
+
+
+class ReadNow:
+    """Makes each result when it is asked for, in the thread of the consumer; see `ReadAhead`."""
+
+    def __init__(self, start: Callable[[int], Callable[[], Batch]]) -> None:
+        self._start, self._number = start, 0
+
+    def next(self) -> Batch:
+        """The next result."""
+        self._number += 1
+        return self._start(self._number - 1)()
+
+    def close(self) -> None:
+        """Nothing is under way."""
 
 
 def _raise(error: BaseException) -> Batch:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from workbench.data.spec import TIME, TRAJECTORY
 from workbench.data.statistics import first_missing
-from workbench.data.store import naming_bad_chunks
+from workbench.data.store import naming_bad_chunks, stored_chunks
 from workbench.data.windows import Part
 from workbench.errors import InputError
 
@@ -52,7 +52,7 @@ def blocks(
     chosen = record[list(names)]
     state_bytes = sum(8 * v.size // v.sizes[TIME] // v.sizes.get(TRAJECTORY, 1) for v in chosen.data_vars.values())
     group = int(np.clip(BLOCK_BYTES // (state_bytes * (1 + ahead)), 1, len(part.trajectories)))
-    chunk = max((v.chunksizes[TIME][0] for v in chosen.data_vars.values() if v.chunks), default=1)
+    chunk = max(stored_chunks(v)[TIME] for v in chosen.data_vars.values())
     length = max(BLOCK_BYTES // (state_bytes * group) - ahead, ahead, 1)
     length = length // chunk * chunk or min(chunk, 4 * length)  # whole chunks, so that none is decoded twice
     for first in range(0, len(part.trajectories), group):

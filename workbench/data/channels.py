@@ -66,8 +66,13 @@ class Channels:
 
     @property
     def small(self) -> bool:
-        """Whether some jobs are so small that threads get in each other's way; a library call counts as large."""
-        return any(isinstance(s, ChunkSource) and s.nbytes < SMALL_CHUNK for s in self._sources)
+        """Whether some jobs are so small that threads get in each other's way; what is waited for counts as large."""
+        return any(isinstance(s, ChunkSource) and s.nbytes < SMALL_CHUNK and not s.remote for s in self._sources)
+
+    @property
+    def requests(self) -> int:
+        """Remote chunks that hold one step."""
+        return sum(s.chunks_a_step for s in self._sources if isinstance(s, ChunkSource) and s.remote)
 
     @property
     def shard(self) -> int:

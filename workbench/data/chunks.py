@@ -1,4 +1,4 @@
-"""Chunks of arrays on local disk, from bytes to numbers without a library in between.
+"""Chunks of arrays, from bytes to numbers without a library in between.
 
 A `ChunkedArray` (made by `workbench.data.layouts`) knows where each chunk lies and which decoders turn its bytes into
 numbers. `ChunkedArray.load` costs a system call and the decoder: 0.01 ms for a chunk of 33 kB, where zarr-python
@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from workbench.data.decoders import DECODING_ERRORS, Decoder, compare_crc32c, read_only
-from workbench.errors import InputError
+from workbench.data.remote import Unreachable
+from workbench.errors import DamagedChunk, InputError, unreadable
 
 OPEN_FILES = 256
 """Shards whose file and index stay open."""
@@ -27,7 +28,12 @@ LARGEST_CHUNK = 2**31 - 2**16
 ABSENT = 2**64 - 1
 """Offset and length in a shard index of a chunk that was never written."""
 
+READ_ERRORS: tuple[type[Exception], ...] = (OSError, *DECODING_ERRORS)
+
 READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC
+
+FETCHES = 3
+"""Times that a remote chunk is fetched before it counts as damaged: bits flip on the way, too."""
 
 Index = tuple[int, ...]
 
@@ -39,6 +45,7 @@ class Scratch:
         self._encoded = self._read_only = np.empty(0, np.uint8)
         self._decoded = np.empty(0, np.uint8)
         self.tail = np.empty(8, np.uint8)
+        self.fetched: object = None  # a chunk that had to be fetched again, held until it is read
 
     def encoded(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """At least `size` bytes for a chunk as it is stored, and a read-only view of them."""
@@ -68,9 +75,21 @@ class Files(Protocol):
         """Stored bytes of a chunk."""
 
 
+class RemoteFiles(Files, Protocol):
+    """Where the bytes of chunks lie, if it takes long to get them."""
+
+    def fetch(self, index: Index, afresh: bool = False) -> object:
+        """Begin to fetch a chunk; `read` finds it as long as somebody holds the result.
+
+        Args:
+            index: of the chunk.
+            afresh: fetch it even if it was fetched before, because it is damaged.
+        """
+
+
 @dataclass(frozen=True)
 class ChunkedArray:
-    """An array in chunks on local disk.
+    """An array in chunks.
 
     Attributes:
         name: of the variable, for messages.
@@ -81,6 +100,7 @@ class ChunkedArray:
         decoders: applied to the stored bytes, one after the other; the last one writes the numbers.
         checked: whether the stored bytes end in a CRC-32C that is the only thing to decode.
         shards: numbers per axis in one file, where a file holds several chunks.
+        remote: `files`, if they are not on a local disk.
     """
 
     name: str
@@ -92,6 +112,7 @@ class ChunkedArray:
     decoders: tuple[Decoder, ...] = ()
     checked: bool = False
     shards: Index | None = None
+    remote: RemoteFiles | None = None
 
     @cached_property
     def nbytes(self) -> int:
@@ -107,22 +128,39 @@ class ChunkedArray:
             scratch: of the calling thread.
 
         Raises:
-            InputError: the chunk is damaged, or missing where every chunk must be there.
+            DamagedChunk: the chunk is damaged, or missing where every chunk must be there.
+            InputError: the chunk cannot be fetched.
         """
         try:
-            found = self._decode(index, out, scratch) if self.decoders else self._copy(index, out, scratch)
-        except (OSError, *DECODING_ERRORS) as error:
-            raise InputError(
-                f"variable '{self.name}', chunk {index} is damaged ({error}): {self.files.path(index)}; restore it "
-                "from its source (workbench dataset verify lists every bad chunk)"
+            found = self._read(index, out, scratch)
+        except Unreachable as error:
+            raise InputError(f"variable '{self.name}', chunk {index} cannot be fetched: {error}") from error
+        except READ_ERRORS as error:
+            raise unreadable(error)(
+                f"variable '{self.name}', chunk {index} is damaged ({error}): {self.files.path(index)}"
+                f"{f', fetched {FETCHES} times' if self.remote else ''}; restore it from its source "
+                "(workbench dataset verify lists every bad chunk)"
             ) from error
         if not found:
             if self.fill is None:
-                raise InputError(
+                raise DamagedChunk(
                     f"variable '{self.name}', chunk {index} is missing from a store that was complete: no "
                     f"{self.files.path(index)}; restore it from its source or build the store again"
                 )
             out.reshape(-1).view(self.dtype)[...] = self.fill
+
+    def _read(self, index: Index, out: np.ndarray, scratch: Scratch) -> bool:
+        """Whether the chunk is there. A remote one that is damaged is fetched again: bits flip on the way, too."""
+        once = self._decode if self.decoders else self._copy
+        if self.remote:
+            for _ in range(FETCHES - 1):
+                try:
+                    return once(index, out, scratch)
+                except Unreachable:
+                    raise
+                except DECODING_ERRORS:
+                    scratch.fetched = self.remote.fetch(index, afresh=True)
+        return once(index, out, scratch)
 
     def _copy(self, index: Index, out: np.ndarray, scratch: Scratch) -> bool:
         count = self.files.read(index, [out, scratch.tail])
@@ -202,6 +240,18 @@ class FilePerChunk:
             os.close(fd)
 
 
+def parse_shard_index(stored: np.ndarray, per_shard: Index, checked: bool) -> np.ndarray:
+    """Offset and length of every chunk in a shard, ``uint64[*per_shard, 2]``.
+
+    Raises:
+        ValueError: it does not match its checksum.
+    """
+    length = 16 * math.prod(per_shard)
+    if checked:
+        compare_crc32c(read_only(stored[:length]), stored[length:])
+    return stored[:length].view("<u8").reshape(*per_shard, 2)
+
+
 class Shards:
     """Zarr with shards: many chunks in one file, with an index of offsets and lengths at its start or end."""
 
@@ -217,15 +267,12 @@ class Shards:
             file = OpenFile(self._outer.path(shard))
         except FileNotFoundError:
             return None
-        length = 16 * math.prod(self._per_shard)
-        stored = np.empty(length + (4 if self._checked else 0), np.uint8)
+        stored = np.empty(16 * math.prod(self._per_shard) + (4 if self._checked else 0), np.uint8)
         total = file.size()
         count = file.read([stored], max(0, total - len(stored)) if self._at_end else 0, len(stored))
         if count != len(stored):
             raise ValueError(f"the file of {total} bytes is too short for its index")
-        if self._checked:
-            compare_crc32c(read_only(stored[:length]), stored[length:])
-        index = stored[:length].view("<u8").reshape(*self._per_shard, 2)
+        index = parse_shard_index(stored, self._per_shard, self._checked)
         written = index[index[..., 0] != ABSENT].astype(object)
         if any(offset + size > total for offset, size in written):
             raise ValueError(f"the shard index points beyond the {total} bytes of the file")

@@ -66,11 +66,15 @@ class DataConfig:
         missing: what a missing value does: ``error``, or ``mask`` (a mask channel per input channel, and a
             loss over valid points only).
         normalise: ``standard`` (mean and standard deviation of the training split, per channel) or ``none``.
+        damaged: what a damaged chunk met in training does: ``stop``, or ``skip`` (samples that touch it are replaced by
+            others, and counted).
         batch_size: samples per batch and device.
         shuffle: ``block`` (samples drawn from a few resident blocks of consecutive steps: fast on any
             chunking), ``full`` (any order) or ``none``.
-        threads: reading threads.
+        threads: reading threads; 0 reads in the thread that trains, and nothing ahead.
         cache: megabytes of decoded chunks that may stay in memory; 0 keeps none.
+        remote_cache: folder for chunks of a remote Zarr store that were read once; several processes may share it.
+        remote_cache_gb: gigabytes that this folder may hold.
     """
 
     record: str
@@ -88,17 +92,23 @@ class DataConfig:
     split: Split = field(default_factory=Split)
     gaps: Literal["error", "split"] = "error"
     missing: Literal["error", "mask"] = "error"
+    damaged: Literal["stop", "skip"] = "stop"
     normalise: Literal["standard", "none"] = "standard"
     batch_size: int = 8
     shuffle: Literal["block", "full", "none"] = "block"
     threads: int = 2
     cache: int = 1024
+    remote_cache: str | None = None
+    remote_cache_gb: float = 20.0
 
     def __post_init__(self) -> None:
         """Refuse counts below one and variables in two parts."""
-        for name in ("history", "horizon", "stride", "every", "batch_size", "threads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"data.{name} is {getattr(self, name)}: expected at least 1")
+        least = {"history": 1, "horizon": 1, "stride": 1, "every": 1, "batch_size": 1, "threads": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise InputError(f"data.{name} is {getattr(self, name)}: expected at least {minimum}")
+        if self.remote_cache_gb <= 0:
+            raise InputError(f"data.remote_cache_gb is {self.remote_cache_gb}: expected more than 0")
         seen: dict[str, str] = {}
         for role, names in self.roles().items():
             for name in names:

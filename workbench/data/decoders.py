@@ -17,7 +17,8 @@ from numcodecs import blosc, lz4, zstd
 
 Decoder = Callable[[np.ndarray, "np.ndarray | None"], Any]
 
-DECODING_ERRORS = (ValueError, RuntimeError, TypeError, EOFError, isal_zlib.error, struct.error)
+ISAL_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub calls it an instance
+DECODING_ERRORS = (ValueError, RuntimeError, TypeError, EOFError, ISAL_ERROR, struct.error)
 """What decoders raise on damaged bytes."""
 
 

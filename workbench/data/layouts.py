@@ -11,13 +11,14 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numcodecs
 import numpy as np
 
 from workbench.data.chunks import LARGEST_CHUNK, ChunkedArray, Extents, FilePerChunk, Files, Shards
 from workbench.data.decoders import Decoder, check_crc32c, decoder
+from workbench.data.remote_chunks import RemoteChunks, RemoteStore
 
 KNOWN_CODECS = ("blosc", "zstd", "lz4", "gzip", "zlib", "shuffle")
 COMPLETE = "workbench_complete"
@@ -28,34 +29,65 @@ class UnknownLayout(Exception):
     """This array cannot be read directly; the message says why."""
 
 
-def zarr_chunks(store: str, name: str) -> ChunkedArray:
-    """The chunks of array `name` in a local Zarr store, v2 or v3.
+class Store(Protocol):
+    """A Zarr store: its metadata, and access to its chunks."""
+
+    def text(self, name: str) -> str | None:
+        """A file of metadata; None if it is not there."""
+
+    def chunks(self, name: str, template: str) -> Files:
+        """The chunks of an array without shards, at keys made by `template`."""
+
+    def shards(self, name: str, template: str, per_shard: tuple[int, ...], at_end: bool, checked: bool) -> Files:
+        """The chunks of an array with shards, whose index is at the start or end, with or without a CRC-32C."""
+
+
+class LocalStore:
+    """A Zarr store in a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def text(self, name: str) -> str | None:
+        """A file of metadata; None if it is not there."""
+        path = self._folder / name
+        return path.read_text() if path.is_file() else None
+
+    def chunks(self, name: str, template: str) -> FilePerChunk:
+        """The chunks of an array without shards."""
+        return FilePerChunk(str(self._folder / name), template)
+
+    def shards(self, name: str, template: str, per_shard: tuple[int, ...], at_end: bool, checked: bool) -> Shards:
+        """The chunks of an array with shards."""
+        return Shards(str(self._folder / name), template, per_shard, at_end, checked)
+
+
+def zarr_chunks(store: str | RemoteStore, name: str) -> ChunkedArray:
+    """The chunks of array `name` in a Zarr store, v2 or v3, in a local folder or behind an address.
 
     Raises:
         UnknownLayout: a codec, data type or chunk grid that is not known here.
     """
-    folder = Path(store) / name
-    if (folder / "zarr.json").is_file():
-        return _zarr_v3(store, name, json.loads((folder / "zarr.json").read_text()))
-    if (folder / ".zarray").is_file():
-        return _zarr_v2(store, name, json.loads((folder / ".zarray").read_text()))
-    raise UnknownLayout(f"no zarr.json or .zarray in {folder}")
+    place = LocalStore(store) if isinstance(store, str) else store
+    if (text := place.text(f"{name}/zarr.json")) is not None:
+        return _zarr_v3(place, name, json.loads(text))
+    if (text := place.text(f"{name}/.zarray")) is not None:
+        return _zarr_v2(place, name, json.loads(text))
+    raise UnknownLayout(f"no zarr.json or .zarray of '{name}' in {store}")
 
 
 # ---------------------------------------------------------------------------------------------- Zarr v3
 
 
-def _zarr_v3(store: str, name: str, meta: dict[str, Any]) -> ChunkedArray:
+def _zarr_v3(store: Store, name: str, meta: dict[str, Any]) -> ChunkedArray:
     if meta["chunk_grid"]["name"] != "regular":
         raise UnknownLayout(f"chunk grid '{meta['chunk_grid']['name']}'")
     if meta.get("storage_transformers"):
         raise UnknownLayout("storage transformers")
     outer = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
     template = _key_template(meta["chunk_key_encoding"], len(outer))
-    folder = str(Path(store) / name)
     codecs = meta["codecs"]
-    files: Files = FilePerChunk(folder, template)
-    inner = outer
+    files, inner = store.chunks(name, template), outer
     if codecs[0]["name"] == "sharding_indexed":
         if len(codecs) > 1:
             raise UnknownLayout("codecs around a shard")
@@ -66,7 +98,7 @@ def _zarr_v3(store: str, name: str, meta: dict[str, Any]) -> ChunkedArray:
             raise UnknownLayout(f"shard index encoded by {index_codecs}")
         per_shard = tuple(o // i for o, i in zip(outer, inner, strict=True))
         at_end = shard.get("index_location", "end") == "end"
-        files = Shards(folder, template, per_shard, at_end, "crc32c" in index_codecs)
+        files = store.shards(name, template, per_shard, at_end, "crc32c" in index_codecs)
     dtype = _dtype(meta["data_type"]).newbyteorder(_endian(codecs[0]))
     found = [_v3_decoder(c["name"], c.get("configuration") or {}) for c in reversed(codecs[1:])]
     fill = None if _complete(store, "zarr.json") else _fill_value(meta["fill_value"], dtype)
@@ -102,7 +134,7 @@ def _v3_decoder(name: str, configuration: dict[str, Any]) -> Decoder:
 # ---------------------------------------------------------------------------------------------- Zarr v2
 
 
-def _zarr_v2(store: str, name: str, meta: dict[str, Any]) -> ChunkedArray:
+def _zarr_v2(store: Store, name: str, meta: dict[str, Any]) -> ChunkedArray:
     chunks = tuple(meta["chunks"])
     if meta.get("order", "C") != "C" and len(chunks) > 1:
         raise UnknownLayout("order F")
@@ -114,7 +146,7 @@ def _zarr_v2(store: str, name: str, meta: dict[str, Any]) -> ChunkedArray:
                 raise UnknownLayout(f"codec '{codec['id']}'")
             found.append(decoder(numcodecs.get_codec(codec)))
     separator = meta.get("dimension_separator", ".")
-    files = FilePerChunk(str(Path(store) / name), separator.join(["%d"] * len(chunks)) or "0")
+    files = store.chunks(name, separator.join(["%d"] * len(chunks)) or "0")
     fill = None if _complete(store, ".zattrs") else _fill_value(meta["fill_value"] or 0, dtype)
     return _array(name, meta["shape"], chunks, dtype, fill, files, found)
 
@@ -207,15 +239,16 @@ def _array(
         raise UnknownLayout("chunks of more than 2 GiB")
     checked = decoders == [check_crc32c]
     steps = () if checked else tuple(decoders)
-    return ChunkedArray(name, tuple(shape), tuple(chunks), dtype, fill, files, steps, checked, shards)
+    remote = files if isinstance(files, RemoteChunks) else None
+    return ChunkedArray(name, tuple(shape), tuple(chunks), dtype, fill, files, steps, checked, shards, remote)
 
 
-def _complete(store: str, attributes: str) -> bool:
+def _complete(store: Store, attributes: str) -> bool:
     """Whether the root of a store says that every chunk was written."""
-    file = Path(store) / attributes
-    if not file.is_file():
+    text = store.text(attributes)
+    if text is None:
         return False
-    found = json.loads(file.read_text())
+    found = json.loads(text)
     return bool((found.get("attributes", {}) if attributes == "zarr.json" else found).get(COMPLETE, False))
 
 

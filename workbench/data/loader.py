@@ -15,17 +15,18 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from workbench.data.ahead import Batch, Buffers, ReadAhead
+from workbench.data.ahead import Batch, Buffers, ReadAhead, ReadNow
 from workbench.data.order import Progress, Shuffle, steps_per_epoch
 from workbench.data.reader import Missing, WindowReader
 from workbench.data.windows import Windows
-from workbench.errors import InputError
+from workbench.errors import DamagedChunk, InputError
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,15 @@ class WindowLoader:
         world_size: number of processes that share an epoch.
         prefetch: batches that are read ahead.
         missing: ``error`` refuses a NaN, ``mask`` passes it on.
+        damaged: ``stop`` raises at a damaged chunk; ``skip`` puts a copy of another sample of the batch in the place of
+            one that touches it (of the next good one of the epoch, where the whole batch does). So every rank runs the
+            same number of batches, and which sample stands in for which depends on the order and the damage alone.
         pin: whether buffers lie in page-locked memory; by default if there is a GPU.
 
     Attributes:
         waited: seconds that the consumer stood waiting for batches.
+        replaced: samples delivered in the place of damaged ones.
+        damage: the damaged chunks that were met, as messages.
 
     Raises:
         InputError: there are fewer windows than ranks.
@@ -71,10 +77,12 @@ class WindowLoader:
         world_size: int = 1,
         prefetch: int = 3,
         missing: Missing = "error",
+        damaged: Literal["stop", "skip"] = "stop",
         pin: bool | None = None,
     ) -> None:
         self.reader, self.windows, self.batch_size = reader, windows, batch_size
         self.rank, self.world_size, self.prefetch, self.missing = rank, world_size, prefetch, missing
+        self.damaged, self.replaced, self.damage = damaged, 0, dict[str, None]()
         self._steps = steps_per_epoch(len(windows), batch_size, world_size)
         blocks = reader.block_plan(windows.span) if shuffle == "block" else None
         self._first = self._progress = Progress(0, shuffle, seed, blocks)
@@ -126,36 +134,85 @@ class WindowLoader:
             self._progress = self._epoch_number(self.epoch + 1)
             order, edges = self._progress.left(self.windows, self.batch_size, self.rank, self.world_size)
         keep = self._progress.shuffle != "full"  # in random order, what was just decoded is not needed soon
-        ahead = ReadAhead(
-            lambda k: self._start(order[edges[k] : edges[k + 1]], keep),
-            len(edges) - 1,
-            self.prefetch,
-            overlap=int(self.reader.threaded),
-        )
+        ahead = self._reading(lambda k: self._start(order, edges[k], edges[k + 1], keep), len(edges) - 1)
         delivered = time.perf_counter()
         try:
-            for _ in range(len(edges) - 1):
+            for k in range(len(edges) - 1):
                 asked = time.perf_counter()
                 batch = ahead.next()
                 before, delivered = delivered, time.perf_counter()
                 self.waited += delivered - asked
                 self._elapsed += delivered - before
                 self._progress, self._pending = self._progress.advanced(self.batch_size, self.world_size), False
+                if self.damage:
+                    self.replaced += int((batch["index"].numpy() != order[edges[k] : edges[k + 1]]).sum())
                 yield batch
                 del batch  # so that its buffer is free while we wait for the next
         finally:
             ahead.close()
 
-    def _start(self, indices: np.ndarray, keep: bool) -> Callable[[], Batch]:
+    def _reading(self, start: Callable[[int], Callable[[], Batch]], count: int) -> ReadAhead | ReadNow:
+        if not self.reader.threads:
+            return ReadNow(start)
+        return ReadAhead(start, count, self.prefetch, overlap=self.reader.overlap(self.windows, self.batch_size))
+
+    def _start(self, order: np.ndarray, lo: int, hi: int, keep: bool) -> Callable[[], Batch]:
+        indices = order[lo:hi].copy()
         arrays = self._buffers.lend(len(indices))
-        wait = self.reader.start(self.windows, indices, arrays, missing=self.missing, keep=keep)
+        damage: DamagedChunk | None = None
+        try:
+            wait = self.reader.start(self.windows, indices, arrays, missing=self.missing, keep=keep)
+        except DamagedChunk as error:
+            damage = error
 
         def finish() -> Batch:
-            wait()
+            try:
+                if damage is not None:
+                    raise damage
+                wait()
+            except DamagedChunk:
+                if self.damaged == "stop":
+                    raise
+                self._replace_damaged(indices, np.concatenate([order[hi:], order[:lo]]), arrays)
             batch = {role: torch.from_numpy(array) for role, array in arrays.items()}
-            return {**batch, "index": torch.from_numpy(indices.copy())}
+            return {**batch, "index": torch.from_numpy(indices)}
 
         return finish
+
+    # ------------------------------------------------------------------------------------------ damage
+
+    @cached_property
+    def _alone(self) -> WindowReader:
+        """A reader that no other read can fail: of two that share chunks in memory, damage to one stops both."""
+        return self.reader.plain()
+
+    def _replace_damaged(self, indices: np.ndarray, others: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+        """Read a batch sample by sample, and put good samples, of the batch or else of `others`, for damaged ones."""
+        good = [row for row in range(len(indices)) if self._is_good(indices[row], row, arrays)]
+        if not good:
+            indices[0] = next((other for other in others if self._is_good(other, 0, arrays)), -1)
+            if indices[0] < 0:
+                raise InputError(f"every sample is damaged: {next(iter(self.damage))}")
+            good = [0]
+        for k, row in enumerate(sorted(set(range(len(indices))) - set(good))):
+            source = good[k % len(good)]
+            indices[row] = indices[source]
+            for array in arrays.values():
+                array[row] = array[source]
+
+    def _is_good(self, window: int, row: int, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Whether one window could be read into a row."""
+        rows = {role: array[row : row + 1] for role, array in arrays.items()}
+        try:
+            self._alone.read(self.windows, np.array([window]), rows, missing=self.missing)
+        except DamagedChunk as error:
+            if str(error) not in self.damage:
+                self.damage[str(error)] = None
+                log.warning("%s; data.damaged: skip replaces the samples that touch it", error)
+            return False
+        return True
+
+    # ------------------------------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epoch stands, counted in batches that were delivered: plain numbers, the same on every rank."""
@@ -177,7 +234,7 @@ class WindowLoader:
         progress.left(self.windows, self.batch_size, self.rank, self.world_size)
         self._progress, self._pending = progress, True
         last = progress.legs[-1] if progress.legs else None
-        if last and (last.world_size, last.batch_size) != (self.world_size, self.batch_size):
+        if self.rank == 0 and last and (last.world_size, last.batch_size) != (self.world_size, self.batch_size):
             log.warning(
                 "epoch %d goes on with %d ranks of batch size %d where it had %d of %d: every sample that is left "
                 "comes once, in other batches",

@@ -8,13 +8,12 @@ import pytorch_lightning as pl
 import xarray as xr
 
 from workbench.data.config import DataConfig
-from workbench.data.grid import grid_weights
 from workbench.data.loader import WindowLoader
 from workbench.data.order import Shuffle, steps_per_epoch
 from workbench.data.packing import Packing
 from workbench.data.reader import WindowReader
-from workbench.data.spec import RecordSpec, segments
-from workbench.data.statistics import Statistics, fingerprint, fit_statistics
+from workbench.data.spec import segments
+from workbench.data.statistics import Statistics, fingerprint, training_statistics
 from workbench.data.store import open_data
 from workbench.data.windows import Part, Windows, lay_out, parts
 
@@ -38,7 +37,7 @@ class RecordDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Compute the statistics of the training split once, on one process."""
         dataset = open_data(self.config)
-        self._fit_statistics(dataset, parts(dataset, self.config)["train"], progress=True)
+        training_statistics(dataset, self.config, parts(dataset, self.config)["train"], progress=True)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the record, lay out the splits and make the packing."""
@@ -46,19 +45,8 @@ class RecordDataModule(pl.LightningDataModule):
             return
         self.dataset = open_data(self.config)
         self.parts = parts(self.dataset, self.config)
-        self.statistics = self._fit_statistics(self.dataset, self.parts["train"], progress=False)
+        self.statistics = training_statistics(self.dataset, self.config, self.parts["train"])
         self.packing = Packing.fit(self.dataset, self.config, self.statistics)
-
-    def _fit_statistics(self, dataset: xr.Dataset, train: Part, progress: bool) -> Statistics:
-        return fit_statistics(
-            dataset,
-            self.config.variables(),
-            train,
-            stride=self.config.stride,
-            missing=self.config.missing,
-            weights=grid_weights(RecordSpec.of(dataset, self.config.variables()).axes),
-            progress=progress,
-        )
 
     def windows(self, part: str) -> Windows:
         """The samples of one part."""
@@ -101,6 +89,7 @@ class RecordDataModule(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             missing=self.config.missing,
+            damaged="stop" if part == "test" else self.config.damaged,
         )
 
     def train_dataloader(self) -> WindowLoader:
@@ -110,7 +99,8 @@ class RecordDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> WindowLoader:
         """Windows of the validation part, in order."""
-        return self.loader("validation", "none")
+        self.loaders["validation"] = self.loader("validation", "none")
+        return self.loaders["validation"]
 
     def test_dataloader(self) -> WindowLoader:
         """Windows of the test part, in order."""

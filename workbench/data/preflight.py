@@ -12,7 +12,7 @@ from workbench.data.spec import TIME, RecordSpec
 from workbench.data.statistics import first_missing
 from workbench.data.store import naming_bad_chunks, open_data
 from workbench.data.windows import Part, Windows, lay_out, parts
-from workbench.errors import InputError
+from workbench.errors import DamagedChunk, InputError
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,13 @@ def _sample(dataset: xr.Dataset, config: DataConfig, train: Part) -> None:
     chosen = train.select(dataset)[list(config.variables())]
     if TIME in chosen.dims:
         chosen = chosen.isel({TIME: [0, -1]})
-    with naming_bad_chunks(dataset):
-        chosen = chosen.isel(trajectory=[0]).load() if "trajectory" in chosen.dims else chosen.load()
+    try:
+        with naming_bad_chunks(dataset):
+            chosen = chosen.isel(trajectory=[0]).load() if "trajectory" in chosen.dims else chosen.load()
+    except DamagedChunk:
+        if config.damaged == "stop":
+            raise
+        return
     for name, array in chosen.data_vars.items():
         if config.missing == "error" and bool(array.isnull().any()):
             raise InputError(

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,13 +26,17 @@ from workbench.data.access import Crop, open_sources, reference
 from workbench.data.channels import Channels
 from workbench.data.chunks import Scratch
 from workbench.data.order import BlockPlan, even_edges, plan_blocks
+from workbench.data.remote import REQUESTS
 from workbench.data.resident import StepCache
 from workbench.data.sources import Job
 from workbench.data.spec import TIME, TRAJECTORY
 from workbench.data.windows import Windows
-from workbench.errors import InputError
+from workbench.errors import DamagedChunk, InputError
 
 Missing = Literal["error", "mask"]
+
+MOST_BEGUN = 16
+"""Batches of a remote record that may be begun at once; each has a buffer."""
 
 
 @dataclass
@@ -85,12 +90,15 @@ class WindowReader:
         dataset: a record as `workbench.data.store.open_record` returned it (on dask, from files), or in memory.
         roles: role (``state``, ``forcing``, ``static``, ``diagnostic``) -> variable names, in channel order.
         crop: the crop that the record was opened with.
-        threads: reading threads.
+        threads: reading threads; 0 reads in the calling thread.
         cache_bytes: memory for decoded steps.
+
+    Attributes:
+        plain: makes another reader of the same record, without threads and memory of its own.
 
     Raises:
         InputError: a variable is missing, holds no numbers, lies on another grid than the others of its role, or
-            was changed after the record was opened; or a chunk is damaged.
+            was changed after the record was opened.
     """
 
     def __init__(
@@ -103,6 +111,7 @@ class WindowReader:
         cache_bytes: int = 2**30,
     ) -> None:
         self.dataset, self.threads, crop = dataset, threads, crop or {}
+        self.plain = partial(WindowReader, dataset, roles, crop=crop, threads=0, cache_bytes=0)
         self._lock = threading.Lock()
         self._local = threading.local()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -119,7 +128,15 @@ class WindowReader:
     @property
     def threaded(self) -> bool:
         """Whether chunks are large enough for several threads, and for reading one batch while another ends."""
-        return not any(c.small for c in self._channels.values())
+        return self.threads > 0 and not any(c.small for c in self._channels.values())
+
+    def overlap(self, windows: Windows, batch_size: int) -> int:
+        """Batches to begin before one is waited for: of a remote record so many that `REQUESTS` are under way."""
+        if not self.threaded:
+            return 0
+        steps = {role: windows.length if channels.steps[1] > 1 else 1 for role, channels in self._channels.items()}
+        requests = sum(channels.requests * steps[role] for role, channels in self._channels.items()) * batch_size
+        return min(MOST_BEGUN, max(1, -(-REQUESTS // requests))) if requests else 1
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -261,7 +278,7 @@ class WindowReader:
 
     def _submit(self, jobs: list[Job]) -> list[Future[None]]:
         """Hand jobs to the reading threads."""
-        if not self.threaded and threading.current_thread() is not threading.main_thread():
+        if not self.threads or (not self.threaded and threading.current_thread() is not threading.main_thread()):
             self._work(iter(jobs))  # a hand-over would double the time of a chunk of 33 kB
             return []
         if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
@@ -337,9 +354,12 @@ class WindowReader:
             for at in {(0, 0), (channels.steps[0] - 1, channels.steps[1] - 1)}:
                 found = np.empty((1, *channels.shape), np.float32)
                 r, t = (np.array([i]) for i in at)
-                error = _wait(self._submit(channels.jobs(found.reshape(1, -1), r, t, np.zeros(1, np.int64))))
-                if error is not None:
-                    raise error
+                try:
+                    error = _wait(self._submit(channels.jobs(found.reshape(1, -1), r, t, np.zeros(1, np.int64))))
+                    if error is not None:
+                        raise error
+                except DamagedChunk:
+                    continue  # whoever wants this step will say so
                 step = trusted.isel(dict(zip((TRAJECTORY, TIME), at, strict=True)), missing_dims="ignore")
                 expected = channels.stack(step.compute(scheduler="synchronous"))
                 if not np.array_equal(found[0], expected, equal_nan=True):

@@ -68,8 +68,8 @@ class StepCache:
             drop = max(count, len(self.data) // SPARE)
             if drop < len(old):
                 old = old[np.argpartition(age[old], drop)[:drop]]
+            self._empty = self._empty[:0]  # they are among the old
             self.forget(old)
-            self._empty = old
         slots, self._empty = self._empty[:count], self._empty[count:]
         self.incomplete[slots] = False
         return slots
@@ -84,3 +84,4 @@ class StepCache:
         self._slot_of[steps[steps >= 0]] = -1
         self._step_in[slots] = -1
         self._chunk_in[slots] = len(self._wanted) - 1
+        self._empty = np.concatenate([self._empty, slots])

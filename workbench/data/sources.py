@@ -17,8 +17,9 @@ import numpy as np
 import xarray as xr
 
 from workbench.data.chunks import ChunkedArray, Scratch
+from workbench.data.remote import Unreachable
 from workbench.data.spec import TIME, TRAJECTORY
-from workbench.errors import InputError
+from workbench.errors import InputError, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -144,13 +145,14 @@ class ChunkSource:
         unit: trajectories and time steps in a chunk.
         shard: time steps in a file.
         nbytes: of a decoded chunk.
+        remote: whether chunks come from behind an address.
     """
 
     def __init__(self, array: ChunkedArray, axes: Axes, unpack: Unpacking | None) -> None:
         self._array, self._axes, self._unpack = array, axes, unpack
         self.unit = axes.steps_in(array.chunks)
         self.shard = axes.steps_in(array.shards or array.chunks)[1]
-        self.nbytes = array.nbytes
+        self.nbytes, self.remote = array.nbytes, array.remote is not None
         self._times = 1 if axes.time is None else -(-array.shape[axes.time] // array.chunks[axes.time])
         self._pieces = list(self._cut_space())
         if len(self._pieces) == 1:
@@ -200,7 +202,14 @@ class ChunkSource:
                 if axes.time is not None:
                     index[axes.time] = t
                 jobs.append((run, tuple(index), inside, target, part, places[lo:hi]))
+        if self._array.remote:  # every request is under way before the first thread waits for an answer
+            return [(_run_fetched, self._array.remote.fetch(job[1]), *job) for job in jobs]
         return jobs
+
+    @property
+    def chunks_a_step(self) -> int:
+        """Chunks that hold one step."""
+        return len(self._pieces)
 
     def _run_of(self, rows: np.ndarray, part: tuple[slice, ...], whole: bool) -> Callable[..., None]:
         in_place = self._plain and whole and rows[0][part].flags.c_contiguous
@@ -230,6 +239,11 @@ class ChunkSource:
             values = chunk[tuple(select)]
             target.rows[row][part] = values if self._unpack is None else self._unpack(values)
             target.note_missing(row, target.rows[row][part])
+
+
+def _run_fetched(scratch: Scratch, fetched: object, run: Callable[..., None], *arguments: Any) -> None:
+    """Run a job whose chunk is being fetched; `fetched` is held until then."""
+    run(scratch, *arguments)
 
 
 # ---------------------------------------------------------------------------------------------- slabs
@@ -275,8 +289,10 @@ class SlabSource:
             key[axes.time] = slice(axes.first[axes.time] + begin, axes.first[axes.time] + end)
         try:
             slab = self._fetch(tuple(key))
+        except Unreachable as error:
+            raise InputError(f"{self._label}, time steps {begin} to {end - 1} cannot be fetched: {error}") from error
         except (OSError, ValueError, RuntimeError, TypeError, KeyError, EOFError) as error:
-            raise InputError(
+            raise unreadable(error)(
                 f"{self._label}, time steps {begin} to {end - 1} cannot be read ({error}); the file is damaged: "
                 "restore it from its source"
             ) from error

@@ -1,14 +1,14 @@
 """Open and check records: Zarr and NetCDF, local or remote.
 
 `open_record` takes a recipe name, a Zarr store, a NetCDF file, a glob, or an fsspec address, and returns one lazy
-xarray Dataset; `damaged_chunks` finds what does not decode. `workbench.data.writer` is the other direction.
+xarray Dataset. `workbench.data.writer` is the other direction, and `workbench.data.integrity` finds damage.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,18 @@ import xarray as xr
 import zarr
 
 from workbench.data.config import DataConfig
-from workbench.errors import InputError
+from workbench.data.integrity import damaged_chunks
+from workbench.data.layouts import LocalStore
+from workbench.data.remote import connect, zarr_store
+from workbench.data.remote_cache import CacheLimit
+from workbench.data.remote_chunks import RemoteStore
+from workbench.errors import DamagedChunk, InputError
 from workbench.resources import data_root, folder
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".netcdf")
+
+LARGE_GRAPH = 20_000
+"""Chunks that dask gets to see of a variable: with 10^6, a graph takes 80 MB and a read of one of them four seconds."""
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -65,39 +73,108 @@ def is_zarr(path: str) -> bool:
 
 
 def open_record(
-    source: str, crop: Mapping[str, tuple[int, int]] | None = None, *, chunks: Mapping[str, int] | None = None
+    source: str,
+    crop: Mapping[str, tuple[int, int]] | None = None,
+    *,
+    chunks: Mapping[str, int] | None = None,
+    cache: CacheLimit | None = None,
 ) -> xr.Dataset:
     """Open a record lazily as one Dataset on dask.
 
     Args:
         source: recipe name, path, glob or address: see `locate`.
         crop: index range ``[first, last)`` per dimension.
-        chunks: dask chunks; by default those of the files.
+        chunks: dask chunks; by default those of the files, of large stores several in one.
+        cache: where chunks of a remote Zarr store are kept; nowhere by default.
 
     Returns:
-        the Dataset; its ``encoding`` keeps the located path (``source``) and the `crop`.
+        the Dataset; its ``encoding`` keeps the located path (``source``), the `crop` and the `cache`.
 
     Raises:
         InputError: there is nothing, or what is there cannot be read.
     """
     path = locate(source)
     # A contiguous NetCDF variable has no chunks of its own: "auto" keeps dask from reading all of it at once.
-    asked: Any = chunks or ({} if is_zarr(path) else "auto")
+    asked: Any = chunks or "auto"
     try:
         if is_zarr(path):
-            dataset = xr.open_zarr(path, chunks=asked, consolidated=_consolidated(path))
+            stored = open_zarr(path, cache)
+            dataset = _on_dask(stored, chunks or {})
         elif any(c in path for c in "*?["):
-            dataset = xr.open_mfdataset(sorted(glob.glob(path)), combine="by_coords", chunks=asked)
+            dataset = xr.open_mfdataset(
+                sorted(glob.glob(path)), combine="by_coords", chunks=asked, decode_timedelta=False
+            )
         elif "://" in path:
-            import fsspec
-
-            dataset = xr.open_dataset(fsspec.open(path).open(), engine="h5netcdf", chunks=asked)
+            filesystem = connect(path)
+            file = filesystem.open(filesystem.root)
+            dataset = xr.open_dataset(file, engine="h5netcdf", chunks=asked, decode_timedelta=False)
         else:
-            dataset = xr.open_dataset(path, chunks=asked)
+            dataset = xr.open_dataset(path, chunks=asked, decode_timedelta=False)
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(f"cannot open '{path}' as {'Zarr' if is_zarr(path) else 'NetCDF'}: {error}") from error
-    dataset = apply_crop(dataset, crop or {})
+    dataset = apply_crop(_decode_durations(dataset), crop or {})
     dataset.encoding["source"], dataset.encoding["crop"] = path, dict(crop or {})
+    if cache:
+        dataset.encoding["remote_cache"] = cache
+    return dataset
+
+
+def open_zarr(path: str, cache: CacheLimit | None = None) -> xr.Dataset:
+    """A Zarr store as it is stored: without dask, without decoded durations, nothing in memory but coordinates."""
+    if "://" not in path:
+        consolidated = _consolidated(LocalStore(path))
+        return xr.open_dataset(path, engine="zarr", consolidated=consolidated, decode_timedelta=False, cache=False)
+    consolidated, store = _consolidated(RemoteStore(path, cache)), zarr_store(path, cache)
+    dataset = xr.open_dataset(store, engine="zarr", consolidated=consolidated, decode_timedelta=False, cache=False)
+    if not dataset.variables and not consolidated:
+        raise InputError(
+            f"no variable can be seen in {path}: a web server lists no folders; write the metadata of the store into "
+            "one place where it lies (zarr.consolidate_metadata)"
+        )
+    dataset.encoding["source"] = path
+    return dataset
+
+
+def _on_dask(dataset: xr.Dataset, asked: Mapping[str, int]) -> xr.Dataset:
+    """Each variable in the chunks of its store, or in multiples of them where there are more than `LARGE_GRAPH`."""
+    on_dask = {}
+    for name, variable in dataset.variables.items():
+        if name not in dataset.xindexes:
+            chunks = variable.encoding.get("preferred_chunks", {})
+            stored = [int(np.max(chunks.get(d, n))) for d, n in variable.sizes.items()]
+            sizes = _merged(stored, variable.shape)
+            on_dask[name] = variable.chunk({d: asked.get(str(d), n) for d, n in zip(variable.dims, sizes, strict=True)})
+    return dataset.assign(on_dask)
+
+
+def stored_chunks(array: xr.DataArray) -> dict[str, int]:
+    """Chunk length of each dimension as it lies on disk, of which a dask chunk may hold several; 1 in memory."""
+    stored = array.encoding.get("preferred_chunks") or {}
+    on_dask = {d: array.chunksizes[d][0] if array.chunks else 1 for d in array.dims}
+    return {str(d): min(int(np.max(stored.get(d, on_dask[d]))), max(1, array.sizes[d])) for d in array.dims}
+
+
+def _merged(chunks: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """Chunks of so many whole stored ones that there are at most `LARGE_GRAPH`."""
+    merged = np.array(chunks, dtype=np.int64)
+    while len(merged) and math.prod((counts := -(-np.array(shape) // merged)).tolist()) > LARGE_GRAPH:
+        merged[np.argmax(counts)] *= 2
+    return [int(n) for n in merged]
+
+
+def _decode_durations(dataset: xr.Dataset) -> xr.Dataset:
+    """Durations become timedelta64 where they are coordinates (``lead_time``); fields stay numbers with their units.
+
+    A field in hours (sunshine, age) is a quantity like any other. What xarray wrote from timedelta64 is known by an
+    attribute ``dtype``.
+    """
+    durations = [n for n, v in dataset.variables.items() if str(v.attrs.get("dtype", "")).startswith("timedelta64")]
+    for name in durations:
+        if name in dataset.coords:
+            decoded = xr.conventions.decode_cf_variable(name, dataset[name].variable, decode_timedelta=True)
+            dataset = dataset.assign_coords({name: decoded})
+        else:
+            del dataset[name].attrs["dtype"]
     return dataset
 
 
@@ -107,7 +184,10 @@ def open_data(config: DataConfig) -> xr.Dataset:
     Raises:
         InputError: the file says other units than the experiment.
     """
-    dataset = open_record(config.record, config.crop)
+    cache = None
+    if config.remote_cache is not None:
+        cache = CacheLimit(config.remote_cache, int(config.remote_cache_gb * 1e9))
+    dataset = open_record(config.record, config.crop, cache=cache)
     for name, units in config.units.items():
         if name not in dataset.data_vars:
             raise InputError(f"data.units names '{name}', the record has {', '.join(map(str, dataset.data_vars))}")
@@ -132,50 +212,17 @@ def apply_crop(dataset: xr.Dataset, crop: Mapping[str, tuple[int, int]]) -> xr.D
     return dataset.isel({dim: slice(first, last) for dim, (first, last) in crop.items()})
 
 
-def _consolidated(path: str) -> bool:
+def _consolidated(store: LocalStore | RemoteStore) -> bool:
     """Whether a store holds all its metadata in one place: ``.zmetadata`` (v2), or a part of ``zarr.json`` (v3)."""
-    import fsspec
-
-    filesystem, inside = fsspec.core.url_to_fs(path)
-    if filesystem.exists(f"{inside}/.zmetadata"):
-        return True
-    root = f"{inside}/zarr.json"
-    return bool(filesystem.exists(root)) and b'"consolidated_metadata"' in filesystem.cat_file(root)
+    return '"consolidated_metadata"' in (store.text("zarr.json") or "") or store.text(".zmetadata") is not None
 
 
 # ---------------------------------------------------------------------------------------------- integrity
 
 
-def damaged_chunks(path: str, threads: int = 2) -> Iterator[str]:
-    """Decode every chunk of a local Zarr store; yield ``variable, chunk (i, j): reason`` for each bad one.
-
-    A chunk is bad when it cannot be decoded, fails its checksum, or is missing from a store that says
-    (attribute ``workbench_complete``) that every chunk was written.
-    """
-    group = zarr.open_group(path, mode="r")
-    complete = bool(group.attrs.get("workbench_complete", False))
-    for name, array in sorted(group.arrays()):
-        size = array.shards or array.chunks
-
-        def fault(index: tuple[int, ...], name: str = name, array: Any = array, size: Any = size) -> str | None:
-            region = tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, size, array.shape, strict=True))
-            where = f"variable '{name}', chunk {tuple(index)}"
-            if complete and not (Path(path) / name / array.metadata.encode_chunk_key(index)).exists():
-                return f"{where}: missing"
-            try:
-                array[region]
-            except (ValueError, RuntimeError, OSError, TypeError) as error:
-                return f"{where}: {error}"
-            return None
-
-        grid = [-(-n // s) for n, s in zip(array.shape, size, strict=True)]
-        with ThreadPoolExecutor(threads) as pool:
-            yield from (found for found in pool.map(fault, list(np.ndindex(*grid))) if found)
-
-
 @contextmanager
 def naming_bad_chunks(dataset: xr.Dataset) -> Iterator[None]:
-    """Turn a decoding failure inside the block into an `InputError` that names variable and chunk."""
+    """Turn a decoding failure inside the block into a `DamagedChunk` that names variable and chunk."""
     path = str(dataset.encoding.get("source", ""))
     try:
         yield
@@ -185,12 +232,12 @@ def naming_bad_chunks(dataset: xr.Dataset) -> Iterator[None]:
         if path and Path(path).is_dir():
             bad = next(damaged_chunks(path), None)
             if bad:
-                raise InputError(
+                raise DamagedChunk(
                     f"damaged chunk in {path}: {bad}; restore the store from its source (workbench dataset verify "
                     f"{path} lists every bad chunk)"
                 ) from error
         elif path and Path(path).is_file():
-            raise InputError(f"cannot read {path}: {error}; the file is truncated or damaged") from error
+            raise DamagedChunk(f"cannot read {path}: {error}; the file is truncated or damaged") from error
         raise
 
 

@@ -2,19 +2,21 @@
 
 `StoreWriter` fills a *partial* store, keeps a journal of finished regions, and renames the store when it is whole. A
 store under its final name is therefore complete, and every chunk of it carries its own CRC-32C, which any Zarr reader
-checks when it decodes.
+checks when it decodes. Beside it lies a manifest with the checksum of every file. Stopped at any moment, by a signal or
+by a full disk, the writer goes on with what is missing.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import threading
 import warnings
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +25,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from workbench.data.integrity import checksums, manifest_path, render_manifest
 from workbench.data.spec import TRAJECTORY
 from workbench.data.store import refuse_existing
 from workbench.errors import InputError
@@ -49,7 +52,7 @@ class StoreWriter:
         overwrite: replace an existing store.
 
     Raises:
-        InputError: the store exists, or another process is writing it.
+        InputError: the store exists, another process is writing it, or (from any method) the disk is full.
     """
 
     def __init__(
@@ -66,37 +69,63 @@ class StoreWriter:
         self.path = Path(path)
         refuse_existing(self.path, overwrite)
         self.partial = partial_path(self.path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
+        self._nbytes = template.nbytes
         self._journal_path = self.partial.with_suffix(".journal")
         self._journal_lock = threading.Lock()
         stamp = json.dumps(identity or {}, sort_keys=True, default=str)
-        self.done: set[str] = self._resume(stamp)
-        if not self.done:
-            self._create(template, dict(chunks), dict(shards or {}), stamp, compress)
+        with self.needing_room():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+        try:
+            with self.needing_room():
+                self.done: set[str] = self._resume(stamp)
+                if not self.done:
+                    self._create(template, dict(chunks), dict(shards or {}), stamp, compress)
+        except BaseException:
+            self.close()
+            raise
         group = zarr.open_group(self.partial, mode="r+")
         self._arrays = {
-            name: zarr.open_array(
-                store=str(self.partial), path=name, mode="r+", config={"write_empty_chunks": True, "order": "C"}
-            )
-            for name in map(str, template.data_vars)
-            if name in group
+            name: open_for_writing(self.partial, name) for name in map(str, template.data_vars) if name in group
         }
         self._dims = {str(name): tuple(map(str, array.dims)) for name, array in template.data_vars.items()}
 
-    def _take_lock(self) -> IO[str]:
-        lock = open(self.partial.with_suffix(".lock"), "w")  # noqa: SIM115  held as long as the writer lives
+    @contextmanager
+    def needing_room(self) -> Iterator[None]:
+        """Say what to do when the disk is full."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise InputError(f"another process is writing {self.path}; wait for it to end") from error
-        return lock
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            written = sum(p.stat().st_size for p in self.partial.rglob("*") if p.is_file())
+            raise InputError(
+                f"the disk is full: {self.path} takes at most {self._nbytes / 1e6:,.1f} MB (before compression), "
+                f"{written / 1e6:,.1f} MB of it are written, {shutil.disk_usage(self.path.parent).free / 1e6:,.1f} MB "
+                "are free; free some space and run the same command again: it goes on with what is missing"
+            ) from error
+
+    def _take_lock(self) -> IO[str]:
+        path = self.partial.with_suffix(".lock")
+        while True:
+            lock = open(path, "w")  # noqa: SIM115  held as long as the writer lives
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.close()
+                raise InputError(f"another process is writing {self.path}; wait for it to end") from error
+            if _is_file_of(lock, path):
+                return lock
+            lock.close()  # a writer that ended has removed it after we had opened it
 
     def _resume(self, stamp: str) -> set[str]:
         if self.partial.exists() and self._journal_path.exists():
-            lines = self._journal_path.read_text().splitlines()
+            text = self._journal_path.read_text()
+            lines = text[: text.rfind("\n") + 1].splitlines()  # the last one may be cut off
             if lines and lines[0] == stamp:
+                os.truncate(self._journal_path, sum(len(line.encode()) + 1 for line in lines))
+                for left in self.partial.rglob("*.partial"):  # chunks that were being written
+                    left.unlink()
                 return set(lines[1:])
         shutil.rmtree(self.partial, ignore_errors=True)
         return set()
@@ -129,13 +158,18 @@ class StoreWriter:
             values: variable -> array of the region's shape.
             region: slice per dimension; dimensions not named are written whole.
         """
-        for name, array in values.items():
-            self._arrays[name][tuple(region.get(dim, slice(None)) for dim in self._dims[name])] = array
+        with self.needing_room():
+            for name, array in values.items():
+                self._arrays[name][tuple(region.get(dim, slice(None)) for dim in self._dims[name])] = array
+            self.note(key)
+
+    def note(self, *keys: str) -> None:
+        """Note in the journal that the regions `keys` are written, by this process or by another one."""
         with self._journal_lock, open(self._journal_path, "a") as journal:
-            journal.write(key + "\n")
+            journal.write("".join(key + "\n" for key in keys))
             journal.flush()
             os.fsync(journal.fileno())
-        self.done.add(key)
+        self.done.update(keys)
 
     def finish(self, attrs: Mapping[str, Any] | None = None) -> Path:
         """Write the manifest, give the store its final name, and return that path.
@@ -143,30 +177,51 @@ class StoreWriter:
         Args:
             attrs: global attributes that are known only now (measured statistics, seconds taken).
         """
-        if attrs:
-            zarr.open_group(self.partial, mode="r+").attrs.update(dict(attrs))
-        # With metadata in one place xr.open_zarr(path) opens the store without a word; readers of plain v3 ignore it.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            zarr.consolidate_metadata(str(self.partial))
-        manifest = self.path.with_name(f"{self.path.name}.manifest.json")
+        manifest = manifest_path(self.path)
         temporary = manifest.with_name(f".{manifest.name}.partial")
-        temporary.write_text(json.dumps(checksums(self.partial)))
+        with self.needing_room():
+            if attrs:
+                zarr.open_group(self.partial, mode="r+").attrs.update(dict(attrs))
+            # With metadata in one place xr.open_zarr(path) opens the store without a word; readers of v3 ignore it.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+                warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+                zarr.consolidate_metadata(str(self.partial))
+            temporary.write_text(render_manifest(checksums(self.partial)))
         retired = self.path.with_name(f".{self.path.name}.old")
         if self.path.exists():
             os.replace(self.path, retired)
+        os.replace(temporary, manifest)  # first, so that no store stands under its name beside a wrong manifest
         os.replace(self.partial, self.path)
-        os.replace(temporary, manifest)
         shutil.rmtree(retired, ignore_errors=True)
         self._journal_path.unlink()
         self.close()
         return self.path
+
+    def discard(self) -> None:
+        """Remove what has been written: the store was only a means."""
+        self._journal_path.unlink()
+        shutil.rmtree(self.partial)
+        self.close()
 
     def close(self) -> None:
         """Let go of the store; an unfinished one keeps its partial state and can be continued."""
         if not self._lock.closed:
             Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
+
+
+def open_for_writing(store: Path, name: str) -> zarr.Array:
+    """An array of a partial store; chunks that hold nothing but the fill value are written too."""
+    return zarr.open_array(store=str(store), path=name, mode="r+", config={"write_empty_chunks": True, "order": "C"})
+
+
+def _is_file_of(opened: IO[str], path: Path) -> bool:
+    """Whether `path` still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def array_encoding(
@@ -184,20 +239,6 @@ def array_encoding(
         ]
         encoding["shards"] = tuple(s * n for s, n in zip(sizes, per_shard, strict=True))
     return encoding
-
-
-def checksums(store: Path) -> dict[str, list[int]]:
-    """Relative path -> ``[bytes, CRC-32C]`` of every file of a store."""
-    import google_crc32c
-
-    files = sorted(p for p in store.rglob("*") if p.is_file())
-
-    def one(file: Path) -> tuple[str, list[int]]:
-        content = file.read_bytes()
-        return file.relative_to(store).as_posix(), [len(content), google_crc32c.value(content)]
-
-    with ThreadPoolExecutor(4) as pool:
-        return dict(pool.map(one, files))
 
 
 def lazy_like(dims: Mapping[str, int], chunk: Mapping[str, int] | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 from workbench import __version__
@@ -14,8 +15,9 @@ from workbench.report.case import stops
 from workbench.report.forecast_sections import forecast_sections
 from workbench.report.gallery import Gallery
 from workbench.report.header import header
-from workbench.report.html import document, element
+from workbench.report.html import Section, document, element
 from workbench.report.run import Run, open_run
+from workbench.report.speed import speed_sections
 
 
 def write_report(experiment: Experiment, overwrite: bool = False) -> Path:
@@ -72,6 +74,8 @@ def compose(run: Run, gallery: Gallery) -> str:
         last,
         sections.spectra_section(run, gallery),
         sections.drift_section(run, gallery),
+        *_long_run(run, gallery),
+        *speed_sections(run, gallery),
         sections.training_section(run, gallery),
         background.data_section(run),
         background.configuration_section(run),
@@ -81,3 +85,12 @@ def compose(run: Run, gallery: Gallery) -> str:
     version = run.forecast_attrs.get("workbench_version", __version__)
     footer = element("footer", f"Made by workbench report from a run of Workbench {version}.")
     return document(title, header(run, title, stopped), parts, footer)
+
+
+def _long_run(run: Run, gallery: Gallery) -> list[Section]:
+    """The sections of the module here that is named after the experiment's domain; none without a domain."""
+    domain = run.experiment.evaluate.long_run.domain
+    if not domain:
+        return []
+    found: list[Section] = import_module(f"workbench.report.{domain}").long_run_sections(run, gallery)
+    return found

@@ -112,6 +112,23 @@ def align(problem: Problem, forecast: xr.Dataset) -> Aligned:
     return Aligned(problem, forecast.assign_coords(grid), _positions(problem, forecast), starts, valid)
 
 
+def leads_in_record(forecast: xr.Dataset, record: xr.Dataset) -> int:
+    """Number of leads that end before the record does, from every start: what of a long forecast has a truth.
+
+    Raises:
+        InputError: not even the first one does.
+    """
+    times, valid = record[TIME].values, forecast["valid_time"].transpose("init_time", "lead_time").values
+    slack = np.median(np.diff(times)) / 10 if len(times) > 1 else times.dtype.type(0)
+    count = int((valid <= times[-1] + slack).all(axis=0).sum())
+    if count == 0:
+        raise InputError(
+            f"the last forecast starts at {str(forecast['init_time'].values[-1])[:19]}, where the record ends: no "
+            "state of it can be scored; start earlier (rollout.starts: 1 starts at the beginning of the split)"
+        )
+    return count
+
+
 def _positions(problem: Problem, forecast: xr.Dataset) -> np.ndarray:
     """Positions of the forecast's trajectories in the record."""
     if (TRAJECTORY in forecast.dims) != (TRAJECTORY in problem.record[problem.names[0]].dims):

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dask.array as da
 import numpy as np
@@ -21,6 +21,9 @@ from workbench import __version__
 from workbench.errors import InputError
 from workbench.simulate.threads import one_thread
 from workbench.simulate.vorticity import Solver, cutoff, random_vorticity, to_field, velocity_modes
+
+if TYPE_CHECKING:
+    from workbench.simulate.kolmogorov_candidates import KolmogorovCoarsening
 
 VARIABLES = {
     "vorticity": {"units": "1", "long_name": "vorticity, dv/dx - du/dy (non-dimensional)"},
@@ -139,6 +142,12 @@ class KolmogorovFlow:
         with one_thread():
             fields = self._run(trajectories, progress or (lambda done, total: None))
         return self._dataset(dict(zip(VARIABLES, fields, strict=True)), trajectories)
+
+    def coarsening(self) -> "KolmogorovCoarsening":
+        """The same flow on coarser grids with longer time steps, for ``workbench speedup``."""
+        from workbench.simulate.kolmogorov_candidates import KolmogorovCoarsening
+
+        return KolmogorovCoarsening(self)
 
     def _run(self, trajectories: Sequence[int], progress: Callable[[int, int], None]) -> np.ndarray:
         """The saved fields, float32 (variable, trajectory, time, y, x)."""

@@ -1,0 +1,514 @@
+"""Copy a record into the layout that training wants: streamed in bounded memory, resumable, compared bit by bit.
+
+Every variable is copied in regions of whole shard files, as many as memory allows, so that a chunk of the source that
+reaches over several shards is decoded once for all of them. Where chunks would still be decoded more than `TWO_PASSES`
+times (a source in small tiles of space over all time), the variable goes through an intermediate store beside the
+target. Its shards are regions that are cheap to read from the source, and its chunks are what such a region has in
+common with a region that is cheap to write: each pass then decodes each chunk about once.
+
+What was written is read back and compared with what was read, bit by bit, before a region counts as done.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench import __version__
+from workbench.allocator import return_freed_memory
+from workbench.data.spec import TIME, TRAJECTORY
+from workbench.data.statistics import fingerprint
+from workbench.data.store import naming_bad_chunks, open_record, refuse_existing
+from workbench.data.writer import StoreWriter, array_encoding, open_for_writing
+from workbench.errors import InputError
+
+Sizes = tuple[int, ...]
+
+CHUNK_BYTES = (16 * 2**10, 128 * 2**20)
+"""Steps below the first are put together in one chunk, fields above the second are cut."""
+SHARD_BYTES = 64 * 2**20
+SHARD_CHUNKS = 1024
+"""Most chunks in a shard file: its index is read with the first of them, and zarr takes 0.2 ms to write each."""
+TWO_PASSES = 3.0
+"""Times that the source is decoded above which an intermediate store, written and read once, is cheaper."""
+PIECE_BYTES = 16 * 2**20
+"""What is read, or compared, in one call."""
+PROCESS_BYTES = 200 * 2**20
+"""What the process takes before it reads anything, with some room."""
+COPIES = 4.0
+"""Regions in memory at once: the values, and their encoded chunks before and after they are joined to a shard."""
+WORKERS = 2
+
+Progress = Callable[[int, int], None]
+
+
+def rechunk(
+    source: str,
+    target: str | Path,
+    *,
+    chunks: Mapping[str, int] | None = None,
+    shards: Mapping[str, int] | None = None,
+    variables: Sequence[str] = (),
+    memory: int = 10**9,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Path:
+    """Copy a record to a Zarr v3 store with other chunks; killed at any moment, the same call goes on.
+
+    Values, coordinates and attributes stay as `open_record` shows them, to the last bit, and the attribute ``history``
+    gets a line. Packed integers (``scale_factor``, ``add_offset``) become the float32 that training makes of them at
+    every read. Variables that hold no numbers (text, dates) become coordinates. Regions are copied by threads, or by
+    the workers of an active `distributed.Client`, who must see the same files.
+
+    Args:
+        source: whatever `open_record` understands.
+        target: the new store.
+        chunks: chunk size per dimension, -1 for the whole; by default one time step, whole fields (`default_chunks`).
+        shards: chunks per file and dimension; by default files of about 64 MiB before compression.
+        variables: the data variables to copy; all by default.
+        memory: bytes that the process never exceeds (each worker, with a client).
+        overwrite: replace an existing target.
+        progress: called with the regions done and in all.
+
+    Returns:
+        the path of the target.
+
+    Raises:
+        InputError: the target exists or is being written, the source cannot be read, `memory` does not hold a chunk of
+            the source or a shard of the target, or what was written differs from what was read.
+    """
+    return_freed_memory()
+    target = Path(target)
+    refuse_existing(target, overwrite)
+    dataset = _chosen(open_record(source), variables)
+    path = str(dataset.encoding["source"])
+    chunks = {**default_chunks(dataset), **_checked(dataset, chunks or {}, "chunks")}
+    shards = _checked(dataset, shards, "shards") if shards else default_shards(dataset, chunks)
+    template = _template(dataset, source)
+    identity = _identity(dataset, template, chunks, shards)
+    with _executor() as (pool, workers):
+        together, plans = _plans(dataset, template, chunks, shards, memory, workers)
+        writer = StoreWriter(target, template, chunks=chunks, shards=shards, identity=identity, overwrite=overwrite)
+        try:
+            crew = Crew(pool, together, progress, sum(p.regions for p in plans))
+            with naming_bad_chunks(dataset), writer.needing_room():
+                for number, todo in enumerate(plans):
+                    _copy_variable(dataset[todo.name], path, number, todo, writer, identity, crew)
+            return writer.finish()
+        finally:
+            writer.close()
+
+
+# ---------------------------------------------------------------------------------------------- layout
+
+
+def default_chunks(dataset: xr.Dataset) -> dict[str, int]:
+    """One time step of one trajectory per chunk, fields whole; within the bounds of `CHUNK_BYTES`."""
+    chunks = {str(d): 1 if d in (TRAJECTORY, TIME) else -1 for d in dataset.dims}
+    largest = max(dataset.data_vars.values(), key=lambda a: _chunk_bytes(a, chunks))
+    if TIME in largest.dims:
+        together = CHUNK_BYTES[0] // max(1, _chunk_bytes(largest, chunks))
+        chunks[TIME] = min(max(1, together), dataset.sizes[TIME])
+    for dim in [str(d) for d in largest.dims if d not in (TRAJECTORY, TIME)]:
+        parts = -(-_chunk_bytes(largest, chunks) // CHUNK_BYTES[1])
+        if parts > 1:
+            chunks[dim] = max(1, dataset.sizes[dim] // parts)
+    return chunks
+
+
+def default_shards(dataset: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, int]:
+    """Consecutive chunks of a trajectory, then of several trajectories, that make a file of about `SHARD_BYTES`."""
+    largest = max(_chunk_bytes(a, chunks) for a in dataset.data_vars.values())
+    count = min(SHARD_CHUNKS, max(1, SHARD_BYTES // max(1, largest)))
+    shards = {}
+    for dim in (TIME, TRAJECTORY):
+        if dim in dataset.dims:
+            size = dataset.sizes[dim] if chunks[dim] == -1 else chunks[dim]
+            shards[dim] = min(count, -(-dataset.sizes[dim] // size))
+            count //= shards[dim]
+    return shards
+
+
+def _chunk_bytes(array: xr.DataArray, chunks: Mapping[str, int]) -> int:
+    sizes = (n if chunks[str(d)] == -1 else min(n, chunks[str(d)]) for d, n in array.sizes.items())
+    return math.prod(sizes) * _stored_dtype(array).itemsize
+
+
+def _checked(dataset: xr.Dataset, sizes: Mapping[str, int], what: str) -> dict[str, int]:
+    for dim, size in sizes.items():
+        if dim not in dataset.dims:
+            raise InputError(f"{what} names the dimension '{dim}', the record has {', '.join(map(str, dataset.dims))}")
+        if size < 1 and (size, what) != (-1, "chunks"):
+            raise InputError(f"{what} {dim}={size}: expected a whole number from 1" + ", or -1 for the whole dimension")
+    return dict(sizes)
+
+
+# ---------------------------------------------------------------------------------------------- what is copied
+
+
+def _chosen(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
+    for name in variables:
+        if name not in dataset.data_vars:
+            raise InputError(f"variable '{name}' is not in the record, which has {', '.join(map(str, dataset))}")
+    source = dataset.encoding["source"]
+    dataset = dataset[list(variables)] if variables else dataset
+    dataset = dataset.set_coords([n for n, a in dataset.data_vars.items() if a.dtype.kind not in "iufb"])
+    if not dataset.data_vars:
+        raise InputError(f"{source} has no variable that holds numbers: there is nothing to copy")
+    dataset.encoding["source"] = source
+    return dataset
+
+
+def _stored_dtype(array: xr.DataArray) -> np.dtype:
+    return np.dtype(np.float32) if _packing(array) and array.dtype.kind == "f" else array.dtype
+
+
+def _packing(array: xr.DataArray) -> tuple[float, float] | None:
+    """Scale and offset of packed numbers."""
+    keys = ("scale_factor", "add_offset")
+    if not any(key in array.encoding for key in keys):
+        return None
+    scale, offset = (
+        float(np.ravel(array.encoding.get(key, neutral))[0]) for key, neutral in zip(keys, (1, 0), strict=True)
+    )
+    return scale, offset
+
+
+def _template(dataset: xr.Dataset, source: str) -> xr.Dataset:
+    """The target without its values."""
+    import dask.array as da
+
+    variables = {}
+    for name, array in dataset.data_vars.items():
+        attrs, packing = dict(array.attrs), _packing(array)
+        for key in ("valid_min", "valid_max", "valid_range"):
+            if packing and key in attrs:  # they speak of the packed numbers
+                attrs[key] = (np.asarray(attrs[key]) * packing[0] + packing[1]).tolist()
+        variables[name] = (array.dims, da.zeros(array.shape, dtype=_stored_dtype(array), chunks=-1), attrs)
+    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: workbench {__version__}, dataset rechunk {source}"
+    history = "\n".join(filter(None, [str(dataset.attrs.get("history", "")).rstrip("\n"), line]))
+    return xr.Dataset(variables, coords=dataset.coords, attrs={**dataset.attrs, "history": history})
+
+
+def _identity(
+    dataset: xr.Dataset, template: xr.Dataset, chunks: Mapping[str, int], shards: Mapping[str, int]
+) -> dict[str, Any]:
+    path = str(dataset.encoding["source"])
+    return {
+        "rechunk": path,
+        "record": [fingerprint(file) for file in sorted(glob(path)) or [path]],
+        "variables": {str(n): [list(a.dims), a.shape, str(a.dtype)] for n, a in template.data_vars.items()},
+        "chunks": dict(chunks),
+        "shards": dict(shards),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- plan
+
+
+@dataclass(frozen=True)
+class Detour:
+    """An intermediate store: the regions in which it is filled, each one file, and its chunks."""
+
+    region: Sizes
+    chunks: Sizes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one variable is copied, in numbers per axis.
+
+    Attributes:
+        name: of the variable.
+        shape: of the variable.
+        stored: chunks of the source.
+        unit: what one file of the target holds.
+        region: what is written to the target at once.
+        detour: the way through an intermediate store, where it is shorter.
+    """
+
+    name: str
+    shape: Sizes
+    stored: Sizes
+    unit: Sizes
+    region: Sizes
+    detour: Detour | None = None
+
+    @property
+    def regions(self) -> int:
+        """How many regions are copied."""
+        first = len(boxes(self.shape, self.detour.region)) if self.detour else 0
+        return first + len(boxes(self.shape, self.region))
+
+
+def _plans(
+    dataset: xr.Dataset,
+    template: xr.Dataset,
+    chunks: Mapping[str, int],
+    shards: Mapping[str, int],
+    memory: int,
+    workers: int,
+) -> tuple[int, list[Plan]]:
+    """The plan of every variable, with as many regions at once as `memory` allows."""
+    encoding = {n: array_encoding(a, chunks, shards) for n, a in template.data_vars.items()}
+    units = {n: tuple(map(min, e.get("shards", e["chunks"]), template[n].shape)) for n, e in encoding.items()}
+    shard = max(math.prod(units[n]) * template[n].dtype.itemsize for n in units)
+    stored = {n: stored_chunks(a) for n, a in dataset.data_vars.items()}
+    chunk = max(math.prod(stored[n]) * a.dtype.itemsize for n, a in dataset.data_vars.items())
+    together = workers
+    while together > 1 and room(memory, together) < max(shard, chunk):
+        together -= 1
+    if room(memory, together) < max(shard, chunk):
+        what = "a chunk of the source" if chunk > shard else "a shard of the target (chunks x shards)"
+        needed = PROCESS_BYTES + 4 * PIECE_BYTES + COPIES * max(shard, chunk)
+        raise InputError(
+            f"{what} takes {max(shard, chunk) / 1e6:,.0f} MB: --memory must be at least {math.ceil(needed / 1e6)}MB, "
+            f"not {memory / 1e6:,.0f}MB"
+        )
+    plans = [
+        plan(str(n), a.shape, a.dtype, stored[n], units[n], room(memory, together))
+        for n, a in template.data_vars.items()
+    ]
+    return together, plans
+
+
+def room(memory: int, workers: int) -> int:
+    """Bytes of a region when `workers` are to stay within `memory` together."""
+    return max(0, int(((memory - PROCESS_BYTES) / workers - 4 * PIECE_BYTES) / COPIES))
+
+
+def stored_chunks(array: xr.DataArray) -> Sizes:
+    """Chunks in which a variable is stored; of a file without chunks, single planes."""
+    chunks = array.encoding.get("preferred_chunks") or {}
+    planes = {d: 1 for d in array.dims[:-2]}
+    return tuple(min(n, int(np.max(chunks.get(d, n if chunks else planes.get(d, n))))) for d, n in array.sizes.items())
+
+
+def plan(name: str, shape: Sizes, dtype: np.dtype, stored: Sizes, unit: Sizes, nbytes: int) -> Plan:
+    """Regions of at most `nbytes` that decode the `stored` chunks as seldom as possible."""
+    count = nbytes // dtype.itemsize
+    region = grown(unit, shape, stored, count)
+    if times_decoded(shape, stored, region) <= TWO_PASSES:
+        return Plan(name, shape, stored, unit, region)
+    first = grown(stored, shape, unit, count)
+    between = tuple(map(min, first, region))
+    first = tuple(n if n == s else n // b * b for n, s, b in zip(first, shape, between, strict=True))
+    return Plan(name, shape, stored, unit, region, Detour(first, between))
+
+
+def grown(size: Sizes, shape: Sizes, wanted: Sizes, count: int) -> Sizes:
+    """`size` repeated along each axis until it covers `wanted` or holds `count` numbers, neediest axis first."""
+    found = list(size)
+    for axis in sorted(range(len(size)), key=lambda a: wanted[a] / size[a], reverse=True):
+        most = count // max(1, math.prod(found) // found[axis])
+        repeats = max(1, min(-(-wanted[axis] // size[axis]), most // size[axis]))
+        found[axis] = min(shape[axis], repeats * size[axis])
+    return tuple(found)
+
+
+def times_decoded(shape: Sizes, chunks: Sizes, region: Sizes) -> float:
+    """How often a chunk is decoded, on average, when an array is read region by region."""
+    times = 1.0
+    for n, chunk, step in zip(shape, chunks, region, strict=True):
+        touched = sum(-(-min(lo + step, n) // chunk) - lo // chunk for lo in range(0, n, step))
+        times *= touched / max(1, -(-n // chunk))
+    return times
+
+
+# ---------------------------------------------------------------------------------------------- copying
+
+Box = tuple[tuple[int, int], ...]
+
+
+def boxes(shape: Sizes, size: Sizes) -> list[Box]:
+    """The bounds per axis of all pieces of at most `size` that an array falls into."""
+    cuts = [[(lo, min(lo + step, n)) for lo in range(0, n, step)] for n, step in zip(shape, size, strict=True)]
+    return list(itertools.product(*cuts))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One region to copy; plain enough to travel to another process.
+
+    Attributes:
+        run: tells apart two runs, between which the source may have changed.
+        source: path or address.
+        name: of the variable.
+        pieces: what is read of the source at once, per dimension.
+        store: a partial store.
+        box: the region.
+    """
+
+    run: str
+    source: str
+    name: str
+    pieces: tuple[tuple[str, int], ...]
+    store: str
+    box: Box
+
+
+@dataclass
+class Crew:
+    """Who copies, and how far they are.
+
+    Attributes:
+        pool: the workers.
+        together: regions that they are given at a time.
+        progress: told after every region.
+        total: regions in all.
+        done: regions done.
+    """
+
+    pool: Executor
+    together: int
+    progress: Progress
+    total: int
+    done: int = 0
+
+    def copy(self, jobs: Mapping[tuple[str, ...], Job], writer: StoreWriter) -> None:
+        """Copy the regions that the journal of `writer` does not have; each has the keys of the files in it."""
+        todo = {keys: job for keys, job in jobs.items() if not writer.done.issuperset(keys)}
+        self._tell(len(jobs) - len(todo))
+        waiting = iter(todo.items())
+        pending: dict[Future[None], tuple[str, ...]] = {}
+        while True:
+            for keys, job in itertools.islice(waiting, self.together - len(pending)):
+                pending[self.pool.submit(copy_region, job)] = keys
+            if not pending:
+                return
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                keys = pending.pop(future)
+                future.result()
+                writer.note(*keys)
+                self._tell(1)
+
+    def _tell(self, regions: int) -> None:
+        self.done += regions
+        self.progress(self.done, self.total)
+
+
+@contextmanager
+def _executor() -> Iterator[tuple[Executor, int]]:
+    """The workers of an active `distributed.Client`, else threads; and how many regions they copy at a time."""
+    client = active_client()
+    if client is not None:
+        yield client.get_executor(pure=False), sum(client.nthreads().values())
+        return
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield pool, WORKERS
+
+
+def active_client() -> Any | None:
+    """The `distributed.Client` that dask computes with, if there is one."""
+    if "distributed" not in sys.modules:
+        return None
+    import distributed
+
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+def _copy_variable(
+    array: xr.DataArray, path: str, number: int, todo: Plan, writer: StoreWriter, identity: Any, crew: Crew
+) -> None:
+    dims = tuple(map(str, array.dims))
+    if todo.detour is None:
+        crew.copy(_jobs(path, dims, todo, todo.stored, todo.region, todo.unit, writer), writer)
+        return
+    first, chunks = todo.detour.region, todo.detour.chunks
+    between = StoreWriter(
+        writer.path.with_name(f"{writer.path.name}.between{number}"),
+        _placeholder(todo.name, dims, todo.shape, writer),
+        chunks=dict(zip(dims, chunks, strict=True)),
+        shards={d: -(-n // c) for d, n, c in zip(dims, first, chunks, strict=True)},
+        identity={**identity, "name": todo.name, "region": first, "between": chunks},
+    )
+    try:
+        onward = _jobs(str(between.partial), dims, todo, chunks, todo.region, todo.unit, writer)
+        inward = _jobs(path, dims, todo, todo.stored, first, first, between)
+        if all(writer.done.issuperset(keys) for keys in onward):
+            inward = {}  # killed when only the removal was left
+        crew.copy(inward, between)
+        crew.copy(onward, writer)
+        between.discard()
+    finally:
+        between.close()
+
+
+def _placeholder(name: str, dims: tuple[str, ...], shape: Sizes, writer: StoreWriter) -> xr.Dataset:
+    import dask.array as da
+
+    dtype = open_for_writing(writer.partial, name).dtype
+    return xr.Dataset({name: (dims, da.zeros(shape, dtype=dtype, chunks=-1))})
+
+
+def _jobs(
+    path: str, dims: Sequence[str], todo: Plan, stored: Sizes, region: Sizes, unit: Sizes, writer: StoreWriter
+) -> dict[tuple[str, ...], Job]:
+    """The regions to copy, by the keys of the files in each."""
+    itemsize = open_for_writing(writer.partial, todo.name).dtype.itemsize
+    pieces = tuple(zip(dims, grown(stored, todo.shape, region, PIECE_BYTES // itemsize), strict=True))
+    run = uuid.uuid4().hex
+    return {
+        _keys(todo.name, box, unit): Job(run, path, todo.name, pieces, str(writer.partial), box)
+        for box in boxes(todo.shape, region)
+    }
+
+
+def _keys(name: str, box: Box, unit: Sizes) -> tuple[str, ...]:
+    """A line of the journal for every file of a region: they say the same when memory allows other regions."""
+    ranges = [range(lo // n, -(-hi // n)) for (lo, hi), n in zip(box, unit, strict=True)]
+    return tuple(f"{name} {'.'.join(map(str, index))}" for index in itertools.product(*ranges))
+
+
+def copy_region(job: Job) -> None:
+    """Read one region of the source, write it, and compare what was written with what was read.
+
+    Raises:
+        InputError: they differ.
+    """
+    return_freed_memory()  # in a worker of a cluster nobody has
+    source = _opened(job.run, job.source, job.name, job.pieces)
+    target = open_for_writing(Path(job.store), job.name)
+    values = np.empty([hi - lo for lo, hi in job.box], target.dtype)
+    for inside, place in _pieces(job.box, tuple(n for _, n in job.pieces)):
+        values[inside] = source[place].compute(scheduler="synchronous").values
+    target[tuple(slice(*bounds) for bounds in job.box)] = values
+    rows = grown(target.chunks, values.shape, values.shape, PIECE_BYTES // target.dtype.itemsize)
+    for inside, place in _pieces(job.box, rows):
+        if np.asarray(target[place]).tobytes() != values[inside].tobytes():
+            raise InputError(
+                f"variable '{job.name}': what was written to {job.store} is not what was read, at {place}; look for a "
+                "fault of the disk, then run the same command again"
+            )
+
+
+@lru_cache(16)
+def _opened(run: str, source: str, name: str, pieces: tuple[tuple[str, int], ...]) -> xr.Variable:
+    return open_record(source, chunks=dict(pieces))[name].variable
+
+
+def _pieces(box: Box, size: Sizes) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """The pieces of a region, cut where multiples of `size` lie: places in the region, and in the whole array."""
+    cuts = []
+    for (lo, hi), step in zip(box, size, strict=True):
+        edges = [lo, *range(lo // step * step + step, hi, step), hi]
+        cuts.append([(slice(a - lo, b - lo), slice(a, b)) for a, b in itertools.pairwise(edges)])
+    for combination in itertools.product(*cuts):
+        yield tuple(inside for inside, _ in combination), tuple(place for _, place in combination)
