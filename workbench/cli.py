@@ -18,6 +18,7 @@ VERBS = {
     "predict": "forecast from every start of the test split, or from a file: predict WEIGHTS INPUT -o OUTPUT",
     "rollout": "forecast many steps from the starts that the experiment names",
     "evaluate": "score the rollout against truth and baselines",
+    "speedup": "what the solver of the record takes at the surrogate's error",
     "report": "write report.html",
     "pipeline": "dataset, fit, rollout, evaluate and report in one go",
     "baselines": "score persistence, climatology and friends alone, before any training",

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workbench.commands import dataset as verb
-from workbench.data import integrity, rechunk
+from workbench.data import integrity, rechunk, rechunk_plan
 from workbench.data.store import open_record
 from workbench.data.writer import StoreWriter, write_record
 from workbench.errors import InputError
@@ -62,7 +62,7 @@ def test_a_copy_is_exact_whatever_the_layouts(tmp_path_factory, monkeypatch, lay
     least = max(unit, int(np.prod(stored)) * 8)
     nbytes = data.draw(st.integers(least, 4 * least))
     with monkeypatch.context() as patched:
-        patched.setattr(rechunk, "room", lambda memory, workers: nbytes)
+        patched.setattr(rechunk_plan, "room", lambda memory, workers: nbytes)
         patched.setattr(rechunk, "PIECE_BYTES", 256)
         path = rechunk.rechunk(
             str(source),
@@ -78,26 +78,26 @@ def test_a_copy_is_exact_whatever_the_layouts(tmp_path_factory, monkeypatch, lay
 def test_a_plan_covers_the_array_once_within_its_room(layout, nbytes):
     shape, stored, chunks, shards = layout
     unit = tuple(np.minimum(np.multiply(chunks, shards), shape).tolist())
-    plan = rechunk.plan("u", shape, np.dtype("f4"), stored, unit, nbytes)
+    plan = rechunk_plan.plan("u", shape, np.dtype("f4"), stored, unit, nbytes)
     regions = [(plan.region, unit)]
     if plan.detour:
         regions.append((plan.detour.region, plan.detour.chunks))
-        assert rechunk.times_decoded(shape, stored, plan.region) > rechunk.TWO_PASSES
+        assert rechunk_plan.times_decoded(shape, stored, plan.region) > rechunk_plan.TWO_PASSES
     for region, step in regions:
         assert all(r % s == 0 or r == n for r, s, n in zip(region, step, shape, strict=True))
         assert np.prod(region) * 4 <= max(nbytes, np.prod(unit) * 4, np.prod(stored) * 4)
         times = np.zeros(shape, int)
-        for box in rechunk.boxes(shape, region):
+        for box in rechunk_plan.boxes(shape, region):
             times[tuple(slice(*bounds) for bounds in box)] += 1
         assert (times == 1).all()
 
 
 def test_a_transposing_copy_decodes_each_chunk_about_once_in_each_pass():
     shape, stored, unit = (100_000, 512, 512), (100_000, 8, 8), (64, 512, 512)
-    plan = rechunk.plan("u", shape, np.dtype("f4"), stored, unit, 256 * 2**20)
-    assert rechunk.times_decoded(shape, stored, plan.region) > 300
-    assert rechunk.times_decoded(shape, stored, plan.detour.region) == 1
-    assert rechunk.times_decoded(shape, plan.detour.chunks, plan.region) < 2
+    plan = rechunk_plan.plan("u", shape, np.dtype("f4"), stored, unit, 256 * 2**20)
+    assert rechunk_plan.times_decoded(shape, stored, plan.region) > 300
+    assert rechunk_plan.times_decoded(shape, stored, plan.detour.region) == 1
+    assert rechunk_plan.times_decoded(shape, plan.detour.chunks, plan.region) < 2
 
 
 def test_memory_stays_below_the_limit_for_a_transposing_copy(tmp_path):
@@ -258,7 +258,7 @@ def test_a_write_that_went_wrong_is_noticed(record, tmp_path, monkeypatch):
 
 def test_stopped_before_the_intermediate_store_is_removed(record, tmp_path, monkeypatch):
     source = str(write_record(record, tmp_path / "a.zarr", chunks={"time": 40, "lat": 1, "lon": 2}))
-    monkeypatch.setattr(rechunk, "room", lambda memory, workers: 2000)
+    monkeypatch.setattr(rechunk_plan, "room", lambda memory, workers: 2000)
     how = dict(chunks={"time": 1}, shards={"time": 4})
     with monkeypatch.context() as patched:
         patched.setattr(StoreWriter, "discard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.commands import dataset as verb
+from workbench.data import moments
 from workbench.data import statistics as module
-from workbench.data.statistics import RANKS, Moments, fit_statistics, rank_errors, statistics_key, statistics_path
+from workbench.data.moments import RANKS, Moments, rank_errors
+from workbench.data.statistics import fit_statistics, statistics_key, statistics_path
 from workbench.data.store import open_record
 from workbench.data.windows import Part
 from workbench.data.writer import write_record
@@ -169,10 +171,10 @@ def test_of_many_values_some_are_sketched_without_preferring_a_column(tmp_path, 
 
 
 def test_thinning_takes_one_value_of_each_group():
-    taken = module.thin_out(np.arange(1003), 10, 3)
+    taken = moments.thin_out(np.arange(1003), 10, 3)
     np.testing.assert_array_equal(taken // 10, np.arange(100))
     assert len(np.unique(taken % 10)) == 10
-    np.testing.assert_array_equal(taken, module.thin_out(np.arange(1003), 10, 3))
+    np.testing.assert_array_equal(taken, moments.thin_out(np.arange(1003), 10, 3))
 
 
 def test_a_channel_without_values_has_no_quantiles():

@@ -14,10 +14,11 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,27 +31,18 @@ import xarray as xr
 
 from workbench import __version__
 from workbench.allocator import return_freed_memory
+from workbench.data.rechunk_plan import PIECE_BYTES, Box, Plan, Sizes, boxes, grown, plans
 from workbench.data.spec import TIME, TRAJECTORY
 from workbench.data.statistics import fingerprint
-from workbench.data.store import naming_bad_chunks, open_record, refuse_existing
-from workbench.data.writer import StoreWriter, array_encoding, open_for_writing
+from workbench.data.store import is_zarr, naming_bad_chunks, open_record, refuse_existing
+from workbench.data.writer import StoreWriter, open_for_writing
 from workbench.errors import InputError
-
-Sizes = tuple[int, ...]
 
 CHUNK_BYTES = (16 * 2**10, 128 * 2**20)
 """Steps below the first are put together in one chunk, fields above the second are cut."""
 SHARD_BYTES = 64 * 2**20
 SHARD_CHUNKS = 1024
 """Most chunks in a shard file: its index is read with the first of them, and zarr takes 0.2 ms to write each."""
-TWO_PASSES = 3.0
-"""Times that the source is decoded above which an intermediate store, written and read once, is cheaper."""
-PIECE_BYTES = 16 * 2**20
-"""What is read, or compared, in one call."""
-PROCESS_BYTES = 200 * 2**20
-"""What the process takes before it reads anything, with some room."""
-COPIES = 4.0
-"""Regions in memory at once: the values, and their encoded chunks before and after they are joined to a shard."""
 WORKERS = 2
 
 Progress = Callable[[int, int], None]
@@ -101,12 +93,12 @@ def rechunk(
     template = _template(dataset, source)
     identity = _identity(dataset, template, chunks, shards)
     with _executor() as (pool, workers):
-        together, plans = _plans(dataset, template, chunks, shards, memory, workers)
+        together, planned = plans(dataset, template, chunks, shards, memory, workers)
         writer = StoreWriter(target, template, chunks=chunks, shards=shards, identity=identity, overwrite=overwrite)
         try:
-            crew = Crew(pool, together, progress, sum(p.regions for p in plans))
+            crew = Crew(pool, together, progress, sum(p.regions for p in planned))
             with naming_bad_chunks(dataset), writer.needing_room():
-                for number, todo in enumerate(plans):
+                for number, todo in enumerate(planned):
                     _copy_variable(dataset[todo.name], path, number, todo, writer, identity, crew)
             return writer.finish()
         finally:
@@ -217,127 +209,7 @@ def _identity(
     }
 
 
-# ---------------------------------------------------------------------------------------------- plan
-
-
-@dataclass(frozen=True)
-class Detour:
-    """An intermediate store: the regions in which it is filled, each one file, and its chunks."""
-
-    region: Sizes
-    chunks: Sizes
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one variable is copied, in numbers per axis.
-
-    Attributes:
-        name: of the variable.
-        shape: of the variable.
-        stored: chunks of the source.
-        unit: what one file of the target holds.
-        region: what is written to the target at once.
-        detour: the way through an intermediate store, where it is shorter.
-    """
-
-    name: str
-    shape: Sizes
-    stored: Sizes
-    unit: Sizes
-    region: Sizes
-    detour: Detour | None = None
-
-    @property
-    def regions(self) -> int:
-        """How many regions are copied."""
-        first = len(boxes(self.shape, self.detour.region)) if self.detour else 0
-        return first + len(boxes(self.shape, self.region))
-
-
-def _plans(
-    dataset: xr.Dataset,
-    template: xr.Dataset,
-    chunks: Mapping[str, int],
-    shards: Mapping[str, int],
-    memory: int,
-    workers: int,
-) -> tuple[int, list[Plan]]:
-    """The plan of every variable, with as many regions at once as `memory` allows."""
-    encoding = {n: array_encoding(a, chunks, shards) for n, a in template.data_vars.items()}
-    units = {n: tuple(map(min, e.get("shards", e["chunks"]), template[n].shape)) for n, e in encoding.items()}
-    shard = max(math.prod(units[n]) * template[n].dtype.itemsize for n in units)
-    stored = {n: stored_chunks(a) for n, a in dataset.data_vars.items()}
-    chunk = max(math.prod(stored[n]) * a.dtype.itemsize for n, a in dataset.data_vars.items())
-    together = workers
-    while together > 1 and room(memory, together) < max(shard, chunk):
-        together -= 1
-    if room(memory, together) < max(shard, chunk):
-        what = "a chunk of the source" if chunk > shard else "a shard of the target (chunks x shards)"
-        needed = PROCESS_BYTES + 4 * PIECE_BYTES + COPIES * max(shard, chunk)
-        raise InputError(
-            f"{what} takes {max(shard, chunk) / 1e6:,.0f} MB: --memory must be at least {math.ceil(needed / 1e6)}MB, "
-            f"not {memory / 1e6:,.0f}MB"
-        )
-    plans = [
-        plan(str(n), a.shape, a.dtype, stored[n], units[n], room(memory, together))
-        for n, a in template.data_vars.items()
-    ]
-    return together, plans
-
-
-def room(memory: int, workers: int) -> int:
-    """Bytes of a region when `workers` are to stay within `memory` together."""
-    return max(0, int(((memory - PROCESS_BYTES) / workers - 4 * PIECE_BYTES) / COPIES))
-
-
-def stored_chunks(array: xr.DataArray) -> Sizes:
-    """Chunks in which a variable is stored; of a file without chunks, single planes."""
-    chunks = array.encoding.get("preferred_chunks") or {}
-    planes = {d: 1 for d in array.dims[:-2]}
-    return tuple(min(n, int(np.max(chunks.get(d, n if chunks else planes.get(d, n))))) for d, n in array.sizes.items())
-
-
-def plan(name: str, shape: Sizes, dtype: np.dtype, stored: Sizes, unit: Sizes, nbytes: int) -> Plan:
-    """Regions of at most `nbytes` that decode the `stored` chunks as seldom as possible."""
-    count = nbytes // dtype.itemsize
-    region = grown(unit, shape, stored, count)
-    if times_decoded(shape, stored, region) <= TWO_PASSES:
-        return Plan(name, shape, stored, unit, region)
-    first = grown(stored, shape, unit, count)
-    between = tuple(map(min, first, region))
-    first = tuple(n if n == s else n // b * b for n, s, b in zip(first, shape, between, strict=True))
-    return Plan(name, shape, stored, unit, region, Detour(first, between))
-
-
-def grown(size: Sizes, shape: Sizes, wanted: Sizes, count: int) -> Sizes:
-    """`size` repeated along each axis until it covers `wanted` or holds `count` numbers, neediest axis first."""
-    found = list(size)
-    for axis in sorted(range(len(size)), key=lambda a: wanted[a] / size[a], reverse=True):
-        most = count // max(1, math.prod(found) // found[axis])
-        repeats = max(1, min(-(-wanted[axis] // size[axis]), most // size[axis]))
-        found[axis] = min(shape[axis], repeats * size[axis])
-    return tuple(found)
-
-
-def times_decoded(shape: Sizes, chunks: Sizes, region: Sizes) -> float:
-    """How often a chunk is decoded, on average, when an array is read region by region."""
-    times = 1.0
-    for n, chunk, step in zip(shape, chunks, region, strict=True):
-        touched = sum(-(-min(lo + step, n) // chunk) - lo // chunk for lo in range(0, n, step))
-        times *= touched / max(1, -(-n // chunk))
-    return times
-
-
 # ---------------------------------------------------------------------------------------------- copying
-
-Box = tuple[tuple[int, int], ...]
-
-
-def boxes(shape: Sizes, size: Sizes) -> list[Box]:
-    """The bounds per axis of all pieces of at most `size` that an array falls into."""
-    cuts = [[(lo, min(lo + step, n)) for lo in range(0, n, step)] for n, step in zip(shape, size, strict=True)]
-    return list(itertools.product(*cuts))
 
 
 @dataclass(frozen=True)
@@ -484,11 +356,13 @@ def copy_region(job: Job) -> None:
         InputError: they differ.
     """
     return_freed_memory()  # in a worker of a cluster nobody has
-    source = _opened(job.run, job.source, job.name, job.pieces)
+    with _turn(job.source):
+        source = _opened(job.run, job.source, job.name, job.pieces)
     target = open_for_writing(Path(job.store), job.name)
     values = np.empty([hi - lo for lo, hi in job.box], target.dtype)
     for inside, place in _pieces(job.box, tuple(n for _, n in job.pieces)):
-        values[inside] = source[place].compute(scheduler="synchronous").values
+        with _turn(job.source):
+            values[inside] = source[place].compute(scheduler="synchronous").values
     target[tuple(slice(*bounds) for bounds in job.box)] = values
     rows = grown(target.chunks, values.shape, values.shape, PIECE_BYTES // target.dtype.itemsize)
     for inside, place in _pieces(job.box, rows):
@@ -497,6 +371,14 @@ def copy_region(job: Job) -> None:
                 f"variable '{job.name}': what was written to {job.store} is not what was read, at {place}; look for a "
                 "fault of the disk, then run the same command again"
             )
+
+
+def _turn(source: str) -> AbstractContextManager[Any]:
+    """Held to open or read: two threads in the NetCDF library at once, one of them opening a file, end in a crash."""
+    return nullcontext() if is_zarr(source) else _NETCDF
+
+
+_NETCDF = threading.Lock()
 
 
 @lru_cache(16)

@@ -1,0 +1,63 @@
+"""Timings of work whose cost is known."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from spinning import spin
+
+from workbench.equal_error import clock
+from workbench.equal_error.clock import Runner, best_batch, elapsed, take_turns, threads
+
+
+def spinner(cost: Callable[[int], float], calls: list | None = None):
+    """Forecasts that take `cost` CPU seconds a lead for a batch of so many."""
+
+    def forecast(start: torch.Tensor) -> Iterator[torch.Tensor]:
+        while True:
+            spin(cost(len(start)))
+            if calls is not None:
+                calls.append(len(start))
+            yield start
+
+    return Runner(forecast, torch.zeros(3, 1))
+
+
+def test_cpu_time_is_what_was_spent():
+    wall, cpu = elapsed(spinner(lambda n: 4e-3).forecast, torch.zeros(1, 1), leads=5, repeats=2)
+    assert cpu == pytest.approx(40e-3, rel=0.15) and wall >= 0.9 * 40e-3
+
+
+def test_contestants_take_turns_and_cost_what_they_cost(monkeypatch):
+    monkeypatch.setattr(clock, "SHORTEST", 0.02)
+    monkeypatch.setattr(clock, "BATCH_SIZES", (2,))
+    calls: list[int] = []
+    seen = []
+    found = take_turns(
+        [spinner(lambda n: 2e-3), spinner(lambda n: 8e-3, calls)], 4, 3, progress=lambda *done: seen.append(done)
+    )
+    ratio = np.median(found.cpu[1], axis=1) / np.median(found.cpu[0], axis=1)
+    np.testing.assert_allclose(ratio, 4, rtol=0.2)
+    assert found.sizes.tolist() == [[1, 2], [1, 2]] and set(calls) == {1, 2}
+    np.testing.assert_allclose(np.median(found.cpu[1], axis=1), [8e-3, 4e-3], rtol=0.2)
+    assert seen[-1] == (8, 8) and seen == sorted(seen)
+
+
+@pytest.mark.parametrize(("cost", "best"), [(lambda n: 4e-3 + 1e-4 * n, 4), (lambda n: 2e-3 * n * n, 1)])
+def test_the_best_batch_is_the_one_whose_forecasts_are_cheapest(monkeypatch, cost, best):
+    monkeypatch.setattr(clock, "BATCH_SIZES", (2, 4))
+    with threads(1):
+        assert best_batch(spinner(cost)) == best
+
+
+def test_starts_are_repeated_to_fill_a_batch():
+    runner = Runner(lambda start: iter(()), torch.arange(3.0)[:, None])
+    assert runner.batch(5)[:, 0].tolist() == [0, 1, 2, 0, 1]
+
+
+def test_threads_go_back():
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

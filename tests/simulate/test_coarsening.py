@@ -1,0 +1,135 @@
+"""Solvers run from fields of a record: exact where nothing is lost, worse the coarser they are."""
+
+import math
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.errors import InputError
+from workbench.simulate.channel_candidates import ChannelCoarsening
+from workbench.simulate.coarsening import Coarsenable
+from workbench.simulate.kolmogorov import KolmogorovFlow
+
+FLOW = KolmogorovFlow(
+    resolution=32, solver_resolution=48, time_step=0.03125, save_interval=0.25, steps=5, spin_up=2.0, trajectories=2
+)
+CHANNEL = ChannelCoarsening(
+    (8, 17, 8), (16, 32, 16), (math.pi, math.pi / 2), 1 / 500, widths=(math.pi / 8, math.pi / 16)
+)
+
+
+@pytest.fixture(scope="module")
+def record():
+    return FLOW.simulate([0, 1])
+
+
+def kolmogorov_error(record, resolution, steps, names=("vorticity",)):
+    coarse = FLOW.coarsening()
+    chosen = next(
+        c
+        for c in coarse.candidates(0.25)
+        if (c.settings["resolution"], c.settings["steps_per_lead"]) == (resolution, steps)
+    )
+    forecast = coarse.forecaster(chosen, names, 0.25, "cpu")
+    start = torch.from_numpy(record.vorticity.values[:, :1])
+    found = torch.stack(list(islice(forecast(start), 4)), 1).numpy()
+    truth = np.stack([record[n].values[:, 1:] for n in names], 2)
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
+
+
+def test_the_record_s_own_settings_repeat_the_record(record):
+    """The record carries 15 of the solver's 15 modes a direction: only rounding to float32 separates the two."""
+    assert kolmogorov_error(record, 48, 8) < 3e-6
+    assert kolmogorov_error(record, 48, 8, ("u", "vorticity", "v")) < 3e-6
+
+
+def test_fewer_points_are_worse(record):
+    found = [kolmogorov_error(record, n, 8) for n in (24, 36, 48)]
+    assert found[0] > 2 * found[1] > 1e4 * found[2]
+
+
+def test_candidates_of_kolmogorov_flow_are_distinct_and_in_order():
+    found = FLOW.coarsening().candidates(0.5)
+    assert isinstance(FLOW, Coarsenable)
+    assert len({c.label for c in found}) == len(found)
+    assert [c.work for c in found] == sorted(c.work for c in found)
+    assert {c.settings["resolution"] for c in found} == {18, 24, 36, 48}
+    assert max(c.settings["steps_per_lead"] for c in found if c.settings["resolution"] == 48) == 16
+
+
+def test_what_kolmogorov_flow_cannot_make_is_refused():
+    coarse = FLOW.coarsening()
+    with pytest.raises(InputError, match="on the CPU; found pressure"):
+        coarse.forecaster(coarse.candidates(0.25)[0], ["pressure"], 0.25, "cpu")
+    with pytest.raises(InputError, match="found device cuda"):
+        coarse.forecaster(coarse.candidates(0.25)[0], ["vorticity"], 0.25, "cuda")
+
+
+# ------------------------------------------------------------------------------------------------------- channel
+
+
+def smooth(nodes: tuple[int, int, int], widths: tuple[float, float]) -> torch.Tensor:
+    """A low mode in x and z as a record holds it, filtered exactly: ``[1, 3, x, y, z]``."""
+    from workbench.simulate.channel_grid import wall_normal_nodes
+
+    lengths = CHANNEL.lengths
+    x, z = (np.arange(n) / n * 2 * np.pi for n in nodes[::2])
+    y = wall_normal_nodes(nodes[1])
+    damping = np.prod([np.sinc(w / length) for w, length in zip(widths, lengths, strict=True)])
+    wave = damping * np.cos(x)[:, None, None] * np.sin(z)
+    profile = y * (2 - y)
+    field = np.stack(
+        [profile[:, None] * (1 + 0.1 * wave), 0.05 * profile[:, None] ** 2 * wave, profile[:, None] * wave]
+    )
+    return torch.from_numpy(field.astype("f4"))[None]
+
+
+def grid_of(points):
+    from workbench.simulate.channel_grid import ChannelGrid
+
+    return ChannelGrid(points, CHANNEL.lengths)
+
+
+@pytest.mark.parametrize("points", [(16, 32, 16), (8, 16, 8)])
+def test_to_the_cells_and_back_is_the_identity_for_smooth_fields(points):
+    nodes = smooth(CHANNEL.nodes, CHANNEL.widths)
+    velocity = CHANNEL._way_in(grid_of(points), "cpu")(nodes)
+    back = CHANNEL._way_out(grid_of(points), "cpu")(velocity)
+    assert float((back - nodes).norm() / nodes.norm()) < 2e-3
+
+
+def test_the_filter_is_taken_off_on_the_way_in():
+    velocity = CHANNEL._way_in(grid_of((16, 32, 16)), "cpu")(smooth(CHANNEL.nodes, CHANNEL.widths))
+    bare = ChannelCoarsening(CHANNEL.nodes, CHANNEL.cells, CHANNEL.lengths, CHANNEL.viscosity)
+    expected = bare._way_in(grid_of((16, 32, 16)), "cpu")(smooth(CHANNEL.nodes, (0.0, 0.0)))
+    for found, known in zip(velocity, expected, strict=True):
+        torch.testing.assert_close(found, known, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("closure", ["DNS", "WALE", "dynamic Smagorinsky"])
+def test_laminar_flow_stays(closure):
+    nodes = smooth(CHANNEL.nodes, CHANNEL.widths)
+    nodes = nodes.mean((2, 4), keepdim=True).expand_as(nodes).contiguous()
+    nodes[:, 1:] = 0
+    label = f"8 x 16 x 8 {closure}, 0.8 CFL"
+    chosen = next(c for c in CHANNEL.candidates(0.5) if c.label == label)
+    found = list(islice(CHANNEL.forecaster(chosen, ("w", "u"), 0.5, "cpu")(nodes), 2))[-1]
+    assert found.shape == (1, 2, 8, 17, 8)
+    assert float((found[:, 1] - nodes[:, 0]).norm() / nodes.norm()) < 0.02
+    assert float(found[:, 0].abs().max()) < 1e-5
+
+
+def test_a_turbulent_channel_cannot_be_forecast_for_pressure():
+    with pytest.raises(InputError, match="forecasts u, v and w; found p"):
+        CHANNEL.forecaster(CHANNEL.candidates(1.0)[0], ["p"], 1.0, "cpu")
+
+
+def test_candidates_of_the_channel_reach_from_half_the_record_to_its_solver():
+    found = CHANNEL.candidates(1.0)
+    assert len({c.label for c in found}) == len(found)
+    grids = {tuple(c.settings[f"points_{axis}"] for axis in "xyz") for c in found}
+    assert {(8, 16, 4), (8, 16, 8), (16, 32, 16)} <= grids
+    own = {c.settings["closure"] for c in found if c.settings["points_x"] == 16 and c.settings["points_y"] == 32}
+    assert own == {"DNS"}

@@ -1,0 +1,1 @@
+"""Readers of foreign files, each a source of a recipe."""
