@@ -23,15 +23,17 @@ import xarray as xr
 from workbench import __version__
 from workbench.errors import InputError
 from workbench.simulate.channel_grid import ChannelGrid
+from workbench.simulate.channel_les import dynamic_smagorinsky, wale
 from workbench.simulate.channel_nodes import to_nodes
 from workbench.simulate.channel_record import CONVENTION, VELOCITIES, channel_record
 from workbench.simulate.channel_restart import load_restart, save_restart
-from workbench.simulate.channel_solver import ChannelSolver, Velocity
+from workbench.simulate.channel_solver import ChannelSolver, Closure, Velocity
 from workbench.simulate.threads import one_thread
 
 if TYPE_CHECKING:
     from workbench.simulate.channel_candidates import ChannelCoarsening
 
+CLOSURES: dict[str, Closure | None] = {"none": None, "wale": wale, "dynamic_smagorinsky": dynamic_smagorinsky}
 RESTART_INTERVALS = 20
 """Save intervals between two restart files."""
 TRANSITION = 40.0
@@ -49,6 +51,8 @@ class ChannelFlow:
         reynolds_number: 1/ν.
         bulk_velocity: held constant.
         friction_reynolds_number: nominal Re_τ, for the title and for those who scale by it.
+        closure: of a large-eddy simulation, which makes a record to set beside that of a direct one; ``none`` solves the
+            Navier-Stokes equations as they are.
         filtered: average over the spacing of the nodes along x and z (top hat); else only sampled.
         time_step: Δt of the solver; half of it up to time 40, while turbulence sets in.
         save_interval: time between saved fields, a multiple of `time_step`.
@@ -72,6 +76,7 @@ class ChannelFlow:
     reynolds_number: float = 4200.0
     bulk_velocity: float = 2 / 3
     friction_reynolds_number: float = 180.0
+    closure: Literal["none", "wale", "dynamic_smagorinsky"] = "none"
     filtered: bool = True
     time_step: float = 0.0625
     save_interval: float = 1.0
@@ -100,6 +105,7 @@ class ChannelFlow:
             "steps": (self.steps >= 1, "at least 1"),
             "trajectories": (self.trajectories >= 1, "at least 1"),
             "seed": (self.seed >= 0, "zero or positive"),
+            "closure": (self.closure in CLOSURES, " or ".join(CLOSURES)),
             "precision": (self.precision in ("float64", "float32"), "float64 or float32"),
         }
         self._refuse(rules)
@@ -124,11 +130,12 @@ class ChannelFlow:
         return (self.length_x / self.nodes[0], self.length_z / self.nodes[2]) if self.filtered else (0.0, 0.0)
 
     def solver(self) -> ChannelSolver:
-        """The direct simulation that makes the record."""
+        """The simulation that makes the record: direct, or with a closure."""
         return ChannelSolver(
             self.grid,
             1 / self.reynolds_number,
             bulk_velocity=self.bulk_velocity,
+            closure=CLOSURES[self.closure],
             dtype=getattr(torch, self.precision),
             device=self.device,
         )
@@ -251,6 +258,7 @@ class ChannelFlow:
     def _attributes(self) -> dict[str, str | float]:
         """What a reader needs to know the flow and to compute it again."""
         (nx, ny, nz), (width_x, width_z) = self.cells, self.filter_width
+        closure = "" if self.closure == "none" else f"large-eddy simulation, closure {self.closure}; "
         how = f"averaged over {width_x:.4g} in x and {width_z:.4g} in z" if self.filtered else "sampled"
         return {
             "title": f"Turbulent channel flow, nominal friction Reynolds number {self.friction_reynolds_number:g}",
@@ -269,7 +277,7 @@ class ChannelFlow:
                 f"default_rng([seed, trajectory]); the first {self.spin_up:g} time units are discarded"
             ),
             "numerics": (
-                f"staggered second-order finite differences, {nx} x {ny} x {nz} cells, energy-conserving advection; "
+                f"{closure}staggered second-order finite differences, {nx} x {ny} x {nz} cells, energy-conserving advection; "
                 f"third-order Runge-Kutta (Wray), projection in every sub-step, time step {self.time_step:g}, "
                 f"{self.precision}; {how} and saved as float32"
             ),
