@@ -14,7 +14,7 @@ demo: $(VENV)/.core
 	$(BIN)/workbench pipeline -c kolmogorov/fno
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --cov=workbench --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal --cov=workbench --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

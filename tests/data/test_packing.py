@@ -109,3 +109,13 @@ def test_one_role_has_one_grid(record):
         packing_of(record, state=("slp", "zonal"))
     packing = packing_of(record, state=("slp",), forcing=("zonal",))
     assert packing.groups["forcing"].shape == (6,) and packing.space == (6, 8)
+
+
+def test_another_viscosity_is_taken_with_a_warning_that_names_both(record, caplog):
+    record = record.assign_attrs(viscosity=2e-4, title="a flow", workbench_build_seconds=3.0)
+    packing = packing_of(record)
+    again = Packing.from_dict(json.loads(json.dumps(packing.to_dict())))
+    again.check(record.assign_attrs(workbench_build_seconds=4.0), "flow.zarr")
+    assert not caplog.records
+    again.check(record.assign_attrs(viscosity=1e-4), "flow.zarr")
+    assert "flow.zarr is unlike" in caplog.text and "viscosity is 0.0001, in training it was 0.0002" in caplog.text

@@ -7,6 +7,7 @@ checkpoint alone turns a physical Dataset into a physical prediction.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from workbench.data.config import DataConfig
 from workbench.data.spec import LEVEL_NAMES, TIME, TRAJECTORY, RecordSpec
 from workbench.data.statistics import Statistics
 from workbench.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Packing:
             self.spec.time_step,
             self.spec.time_units,
             self.spec.calendar,
+            self.spec.parameters,
         )
         several = TIME in dataset.dims and dataset.sizes[TIME] > 1
         differences = wanted.differences(found, check_time=several)
@@ -117,6 +121,8 @@ class Packing:
             raise InputError(
                 f"{where} does not fit what the model was trained for: " + "; ".join(differences) + _advice(differences)
             )
+        for sentence in wanted.other_parameters(found):
+            log.warning("%s is unlike what the model was trained for: %s", where, sentence)
 
     def pack(self, dataset: xr.Dataset, role: str) -> Float[Tensor, "..."]:
         """Physical float32 tensor ``[(trajectory,) (time,) channel, *space]`` of the variables of `role`."""

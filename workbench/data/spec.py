@@ -110,6 +110,7 @@ class RecordSpec:
         time_step: the step between consecutive states, in `time_units`; 0 for a record without time.
         time_units: ``s`` for a record with calendar dates, else the units of its time coordinate.
         calendar: whether time is a calendar date (datetime64) or a plain number.
+        parameters: the record's global attributes that are numbers, such as a viscosity: what its physics depends on.
     """
 
     variables: tuple[Variable, ...]
@@ -117,6 +118,7 @@ class RecordSpec:
     time_step: float
     time_units: str
     calendar: bool
+    parameters: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, dataset: xr.Dataset, names: Sequence[str], stride: int = 1) -> RecordSpec:
@@ -129,9 +131,9 @@ class RecordSpec:
         dims = dict.fromkeys(dim for variable in variables for dim in variable.dims)
         axes = tuple(Axis.of(dataset, dim) for dim in dims)
         if TIME not in dataset.dims:
-            return cls(variables, axes, 0.0, "1", False)
+            return cls(variables, axes, 0.0, "1", False, _parameters(dataset))
         step, units, calendar = time_step(dataset)
-        return cls(variables, axes, step * stride, units, calendar)
+        return cls(variables, axes, step * stride, units, calendar, _parameters(dataset))
 
     def variable(self, name: str) -> Variable:
         """The variable called `name`."""
@@ -169,6 +171,15 @@ class RecordSpec:
             )
         return found
 
+    def other_parameters(self, other: RecordSpec) -> list[str]:
+        """Sentences on the parameters that both have and that differ: no hindrance, but worth a warning."""
+        theirs = dict(other.parameters)
+        return [
+            f"{name} is {theirs[name]:g}, in training it was {value:g}"
+            for name, value in self.parameters
+            if name in theirs and not np.isclose(theirs[name], value, rtol=1e-4, equal_nan=True)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, strings and numbers: the inverse of `from_dict`."""
         return {
@@ -186,6 +197,7 @@ class RecordSpec:
             "time_step": self.time_step,
             "time_units": self.time_units,
             "calendar": self.calendar,
+            "parameters": [list(p) for p in self.parameters],
         }
 
     @classmethod
@@ -206,7 +218,14 @@ class RecordSpec:
             float(plain["time_step"]),
             str(plain["time_units"]),
             bool(plain["calendar"]),
+            tuple((name, float(value)) for name, value in plain.get("parameters", ())),
         )
+
+
+def _parameters(dataset: xr.Dataset) -> tuple[tuple[str, float], ...]:
+    """Global attributes that are single numbers, without those that Workbench writes about the making of a record."""
+    numbers = {str(k): v for k, v in dataset.attrs.items() if isinstance(v, (int, float, np.number))}
+    return tuple((k, float(v)) for k, v in numbers.items() if not k.startswith("workbench_"))
 
 
 def _time_kind(spec: RecordSpec) -> str:
