@@ -263,3 +263,14 @@ def test_the_command_prints_and_keeps_what_training_uses(record, tmp_path, capsy
     monkeypatch.setattr(module, "_variable_statistics", lambda *a: pytest.fail("computed again"))
     assert verb.main(["statistics", "-c", "a.yaml", "--data.stride=2"]) == 0
     assert capsys.readouterr().out == first
+
+
+def test_a_folder_that_is_meant_to_stay_as_it_is_gets_no_statistics(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path / "data"))
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    record = xr.Dataset()
+    record.encoding["source"] = str(shelf / "a.zarr")
+    assert statistics_path(record, "k").parent.parent == shelf
+    shelf.chmod(0o555)
+    assert statistics_path(record, "k").parent == tmp_path / "data" / "statistics"

@@ -138,7 +138,8 @@ def statistics_path(dataset: xr.Dataset, key: str) -> Path:
     """Where statistics are kept: beside a local record if its folder can be written, else in the data folder."""
     source = Path(str(dataset.encoding.get("source", "record")))
     beside = source.parent
-    if beside.is_dir() and os.access(beside, os.W_OK) and "*" not in source.name:
+    # the bits, too: root may write everywhere, and should not in a folder that is meant to stay as it is
+    if beside.is_dir() and os.access(beside, os.W_OK) and beside.stat().st_mode & 0o222 and "*" not in source.name:
         return beside / f"{source.name}.statistics" / f"{key}.json"
     return data_root() / "statistics" / f"{source.name.replace('*', '_')}-{key}.json"
 
