@@ -128,6 +128,13 @@ def test_the_notebook_lays_its_file_over_a_packaged_experiment(tmp_path):
     assert found.rollout.steps == 24 and found.config["model"]["init_args"]["loss"] == "RelativeL2"
 
 
+def test_the_tutorials_network_takes_the_place_of_the_packaged_one():
+    found = experiment.load(["channel/ifactformer_m_mfu", str(EXAMPLES / "channel_unet.yaml")])
+    arguments = found.config["model"]["init_args"]
+    assert arguments["network"]["class_path"] == "UNet" and "dim" not in arguments["network"]["init_args"]
+    assert found.evaluate.long_run.domain == "channel" and arguments["optimisation"]
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory) -> Path:
     """The how-tos followed: your own record, and your own network on it."""

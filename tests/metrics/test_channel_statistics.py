@@ -71,6 +71,12 @@ def test_every_chunk_is_read_once():
     assert len(reads) == sum(record[n].data.npartitions for n in "uvw")
 
 
+def test_chunks_of_a_further_coordinate_need_not_fit_those_of_the_fields():
+    record = RECORD.assign_coords(valid_time=("time", da.arange(12, chunks=12))).chunk(trajectory=1)
+    fields = {name: record[name].chunk(time=5) for name in "uvw"}
+    assert_same(accumulate(record.assign(fields), NUMBERS, SCALE), WHOLE)
+
+
 def test_discarded_states_are_in_the_history_alone():
     numbers = batch_numbers(2, 12, first=4, wanted=4)
     found = accumulate(RECORD, numbers, SCALE)

@@ -7,9 +7,9 @@ from workbench import experiment as experiments
 from workbench.commands import dataset, rollout, train
 
 HELP = """
-Builds the dataset if the record is a recipe that is not built yet, then trains, rolls out, scores and reports. Stages
-whose result is there are skipped and a training that was stopped is resumed, so a stopped pipeline continues where
-it was; --overwrite does everything but the dataset again.
+Builds the record, and the references of evaluate.long_run, where they are recipes that are not built yet; then trains,
+rolls out, scores and reports. Stages whose result is there are skipped and a training that was stopped is resumed, so
+a stopped pipeline continues where it was; --overwrite does everything but the datasets again.
 
   workbench pipeline -c kolmogorov/fno
 """
@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
             print(f"[{number}/{len(stages)}] {stage}: done before", flush=True)
             continue
         print(f"[{number}/{len(stages)}] {stage}", flush=True)
-        status = COMMANDS[stage](words if stage == "dataset" else [*shared, *words])
+        name = stage.split()[0]
+        status = COMMANDS[name](words if name == "dataset" else [*shared, *words])
         if status:
             return status
     print(closing_line(experiment))
@@ -49,8 +50,9 @@ def plan(experiment: experiments.Experiment, overwrite: bool) -> dict[str, list[
     fitted = (experiment.run_dir / "fit.json").exists() and not overwrite
     begun = (experiment.run_dir / "checkpoints" / "last.ckpt").exists()
     stages: dict[str, list[str] | None] = {}
-    if unbuilt(experiment.data.record):
-        stages["dataset"] = ["build", experiment.data.record]
+    for record in (experiment.data.record, *experiment.evaluate.long_run.references.values()):
+        if unbuilt(record):
+            stages[f"dataset {record}"] = ["build", record]
     stages["fit"] = None if fitted else again or (["--resume"] if begun else [])
     later = again if fitted else ["--overwrite"]  # what an earlier model left is of no use to a new one
     stages["rollout"] = None if fitted and experiment.forecast.exists() else later

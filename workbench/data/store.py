@@ -150,7 +150,7 @@ def _on_dask(dataset: xr.Dataset, asked: Mapping[str, int]) -> xr.Dataset:
 def stored_chunks(array: xr.DataArray) -> dict[str, int]:
     """Chunk length of each dimension as it lies on disk, of which a dask chunk may hold several; 1 in memory."""
     stored = array.encoding.get("preferred_chunks") or {}
-    on_dask = {d: array.chunksizes[d][0] if array.chunks else 1 for d in array.dims}
+    on_dask = {d: array.variable.chunksizes[d][0] if array.chunks else 1 for d in array.dims}
     return {str(d): min(int(np.max(stored.get(d, on_dask[d]))), max(1, array.sizes[d])) for d in array.dims}
 
 

@@ -218,7 +218,7 @@ def divergence_of_gradient(gradient: np.ndarray) -> np.ndarray:
 def q_criterion(velocity: xr.Dataset, names: Names | None = None) -> xr.DataArray:
     """Return Q = -1/2 du_i/dx_j du_j/dx_i; lazy on dask. Positive where rotation outweighs strain.
 
-    For a solenoidal field Q = (|Omega|^2 - |S|^2) / 2, with S and Omega the symmetric and antisymmetric part of the
+    For a solenoidal field Q = (∣Omega∣^2 - ∣S∣^2) / 2, with S and Omega the symmetric and antisymmetric part of the
     gradient. Derivatives as in `velocity_gradient`.
 
     Args:

@@ -127,9 +127,10 @@ def run_dims(velocity: xr.Dataset, names: Names) -> list[str]:
 
 def _components(velocity: xr.Dataset, names: Names, runs: list[str]) -> list[xr.DataArray]:
     """The components ``(*runs, time, x, y, z)``, whole in space, with equal chunks where they have any."""
-    chosen = velocity[list(names.velocity)].transpose(*runs, names.time, *names.space)
+    chosen = velocity[list(names.velocity)].reset_coords(drop=True)  # whose chunks need not fit those of the fields
+    chosen = chosen.transpose(*runs, names.time, *names.space).unify_chunks()
     if chosen.chunks:
-        chosen = chosen.chunk(dict.fromkeys(names.space, -1)).unify_chunks()
+        chosen = chosen.chunk(dict.fromkeys(names.space, -1))
     return [chosen[name] for name in names.velocity]
 
 

@@ -51,8 +51,7 @@ class ChannelFlow:
         reynolds_number: 1/ν.
         bulk_velocity: held constant.
         friction_reynolds_number: nominal Re_τ, for the title and for those who scale by it.
-        closure: of a large-eddy simulation, which makes a record to set beside that of a direct one; ``none`` solves the
-            Navier-Stokes equations as they are.
+        closure: of a large-eddy simulation, whose record stands beside that of a direct one; ``none``: direct.
         filtered: average over the spacing of the nodes along x and z (top hat); else only sampled.
         time_step: Δt of the solver; half of it up to time 40, while turbulence sets in.
         save_interval: time between saved fields, a multiple of `time_step`.
@@ -277,7 +276,8 @@ class ChannelFlow:
                 f"default_rng([seed, trajectory]); the first {self.spin_up:g} time units are discarded"
             ),
             "numerics": (
-                f"{closure}staggered second-order finite differences, {nx} x {ny} x {nz} cells, energy-conserving advection; "
+                f"{closure}staggered second-order finite differences, {nx} x {ny} x {nz} cells, "
+                "energy-conserving advection; "
                 f"third-order Runge-Kutta (Wray), projection in every sub-step, time step {self.time_step:g}, "
                 f"{self.precision}; {how} and saved as float32"
             ),

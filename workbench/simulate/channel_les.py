@@ -25,8 +25,8 @@ Symmetric = Float[Tensor, "batch 6 ny nx nz"]
 def wale(velocity: Velocity, grid: ChannelGrid) -> Centres:
     """ν_t = (C_w Δ)² (S^d:S^d)^(3/2) / ((S:S)^(5/2) + (S^d:S^d)^(5/4)); grows with the cube of the wall distance.
 
-    S^d is the traceless symmetric part of the square of the velocity gradient: with the vorticity ω and Ω:Ω = |ω|²/2,
-    S^d:S^d = (S:S − Ω:Ω)²/6 + |Sω|²/2.
+    S^d is the traceless symmetric part of the square of the velocity gradient: with the vorticity ω and Ω:Ω = ∣ω∣²/2,
+    S^d:S^d = (S:S − Ω:Ω)²/6 + ∣Sω∣²/2.
     Source: Nicoud & Ducros 1999, Flow Turbul. Combust. 62, 183, eqs. 10 and 13.
     """
     (ux, uy, uz), (vx, vy, vz), (wx, wy, wz) = velocity_gradient(velocity, grid)
@@ -44,9 +44,9 @@ def wale(velocity: Velocity, grid: ChannelGrid) -> Centres:
 
 
 def dynamic_smagorinsky(velocity: Velocity, grid: ChannelGrid) -> Centres:
-    r"""ν_t = C Δ² |S|, C = ⟨L:M⟩ / ⟨M:M⟩ averaged over planes parallel to the walls, not below zero.
+    r"""ν_t = C Δ² ∣S∣, C = ⟨L:M⟩ / ⟨M:M⟩ averaged over planes parallel to the walls, not below zero.
 
-        L_ij = \widehat{u_i u_j} − û_i û_j,    M_ij = 2 Δ² (\widehat{|S| S_ij} − α² |Ŝ| Ŝ_ij)
+        L_ij = \widehat{u_i u_j} − û_i û_j,    M_ij = 2 Δ² (\widehat{∣S∣ S_ij} − α² ∣Ŝ∣ Ŝ_ij)
 
     The hat is a test filter over two cells in x and z (trapezoidal), so that α = 4^(1/3).
     Sources: Germano, Piomelli, Moin & Cabot 1991, Phys. Fluids A 3, 1760; Lilly 1992, Phys. Fluids A 4, 633, eq. 11.

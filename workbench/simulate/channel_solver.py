@@ -135,7 +135,7 @@ class ChannelSolver:
         return march.velocity()
 
     def admissible_time_step(self, velocity: Velocity) -> float:
-        """Largest Δt with (Δt max Σ|uᵢ|/Δxᵢ / √3)² + (Δt ν Λ / 2.51)² ≤ 1, Λ the largest eigenvalue of −∇².
+        """Largest Δt with (Δt max Σ∣uᵢ∣/Δxᵢ / √3)² + (Δt ν Λ / 2.51)² ≤ 1, Λ the largest eigenvalue of −∇².
 
         This half ellipse lies inside the stability region of every third-order Runge–Kutta scheme of three stages.
         """
@@ -143,7 +143,7 @@ class ChannelSolver:
         return _March(self, velocity, 1.0).admissible_time_step()
 
     def friction_velocity(self, velocity: Velocity) -> Float[Tensor, "batch"]:
-        """u_τ = √(ν |dU/dy|) at the walls, mean of both, as the scheme's momentum balance has it."""
+        """u_τ = √(ν ∣dU/dy∣) at the walls, mean of both, as the scheme's momentum balance has it."""
         mean = velocity.u.double().mean((-2, -1))
         gradient = mean[:, 0] / (self.grid.heights[0] / 2) + mean[:, -1] / (self.grid.heights[-1] / 2)
         return (self.viscosity * gradient.abs() / 2).sqrt()
