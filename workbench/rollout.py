@@ -43,8 +43,17 @@ class Stepper(Protocol):
     normalisers: Any
     state_channels: int
 
+    @property
+    def carried_channels(self) -> int:
+        """Channels of what `advance` gives that the next step sees: the state, and what a network remembers."""
+        ...
+
+    def begin(self, window: Tensor, context: Context | None) -> Tensor:
+        """What the first step sees, made of the last `history` states."""
+        ...
+
     def advance(self, window: Tensor, context: Context | None = None) -> Tensor:
-        """The next state (and diagnostics) after the last `history` states."""
+        """The next state (then what else is carried, then diagnostics) after what the step before carried."""
         ...
 
     def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
@@ -61,7 +70,7 @@ def rollout(
 
     Args:
         task: what is rolled out.
-        window: the last `history` states, normalised.
+        window: what `begin` made of the last `history` states, normalised.
         contexts: the context of each step; none by default.
 
     Yields:
@@ -71,7 +80,7 @@ def rollout(
         context = next(contexts, None) if contexts is not None else None
         with torch.inference_mode():
             out = task.advance(window, context)
-            window = torch.cat([window[:, 1:], out[:, None, : task.state_channels]], 1)
+            window = torch.cat([window[:, 1:], out[:, None, : task.carried_channels]], 1)
         yield out, window
 
 
@@ -241,12 +250,14 @@ class _Run:
             history = self.packing.history
             window = self._perturbed(self._read(batch, "state", 1 - history, history), batch)
             alive = torch.ones(len(window), dtype=torch.bool)
+            with torch.inference_mode():
+                window = self.task.begin(window, next(self._contexts(batch, 0, 1)))
         window = window.to(self.device)
-        valid = torch.isfinite(window[:, -1])
+        valid = torch.isfinite(window[:, -1, : self.task.state_channels])
         while lead < self.plan.steps:
             size = min(self.plan.block, self.plan.steps - lead)
             states = rollout(self.task, window, self._contexts(batch, lead, size))
-            out: list[Tensor] = []
+            out: list[dict[str, Tensor]] = []
             clock = time.perf_counter()
             for k in range(size):
                 state, window = next(states)
@@ -264,7 +275,8 @@ class _Run:
                 alive.clone(),
                 list(self.stopped),
             )
-            background.submit(self._write, batch, lead - size, torch.stack(out, 1), after)
+            blocks = {role: torch.stack([step[role] for step in out], 1) for role in out[0]}
+            background.submit(self._write, batch, lead - size, blocks, after)
 
     def _read(self, batch: dict[str, slice], role: str, first: int, length: int) -> Tensor:
         """Normalised windows of `role` on the device, `first` states after the starts."""
@@ -317,26 +329,26 @@ class _Run:
             window = torch.where(kept, window, 0.0)
         return window
 
-    def _physical(self, state: Tensor, alive: Tensor) -> Tensor:
-        """Physical units on the host; a stopped forecast is NaN."""
-        parts = [self.task.normalisers["state"].inverse(state[:, : self.task.state_channels])]
-        if state.shape[1] > self.task.state_channels:
-            parts.append(self.task.normalisers["diagnostic"].inverse(state[:, self.task.state_channels :]))
-        physical = torch.cat(parts, 1).cpu() if len(parts) > 1 else parts[0].cpu()
-        if not alive.all():
-            physical[~alive] = torch.nan
-        return physical
-
-    def _write(self, batch: dict[str, slice], lead: int, block: Tensor, after: _Position) -> None:
-        """Write one block ``[b, lead, c, *space]`` of every forecast of the batch, then the position after it."""
-        counts = [batch[dim].stop - batch[dim].start for dim in LEADING]
-        values = block.numpy().reshape(*counts, *block.shape[1:])
-        state = self.task.state_channels
-        arrays = self.packing.split(values[:, :, :, :, :state], "state", 4)
+    def _physical(self, state: Tensor, alive: Tensor) -> dict[str, Tensor]:
+        """Physical units on the host, for each role; a stopped forecast is NaN."""
+        parts = {"state": state[:, : self.task.state_channels]}
         if "diagnostic" in self.packing.groups:
-            arrays |= self.packing.split(values[:, :, :, :, state:], "diagnostic", 4)
+            shape = self.packing.groups["diagnostic"].shape  # of elements, each of which lies at its first node
+            parts["diagnostic"] = state[(slice(None), slice(self.task.carried_channels, None), *map(slice, shape))]
+        for role, part in parts.items():
+            parts[role] = self.task.normalisers[role].inverse(part).cpu()
+            if not alive.all():
+                parts[role][~alive] = torch.nan
+        return parts
+
+    def _write(self, batch: dict[str, slice], lead: int, blocks: dict[str, Tensor], after: _Position) -> None:
+        """Write one block ``[b, lead, c, *space]`` of each role for every forecast, then the position after it."""
+        counts = [batch[dim].stop - batch[dim].start for dim in LEADING]
+        arrays: dict[str, np.ndarray] = {}
+        for role, block in blocks.items():
+            arrays |= self.packing.split(block.numpy().reshape(*counts, *block.shape[1:]), role, 4)
         if TRAJECTORY not in self.plan.record.dims:
             arrays = {name: array[:, 0] for name, array in arrays.items()}
-        region = {**batch, "lead_time": slice(lead, lead + block.shape[1])}
+        region = {**batch, "lead_time": slice(lead, lead + blocks["state"].shape[1])}
         self.writer.write(f"{[s.start for s in batch.values()]} {lead}", arrays, region)
         after.save(self.position_path)

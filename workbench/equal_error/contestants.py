@@ -58,7 +58,7 @@ def surrogate(task: Any, device: str) -> Contestant:
     split = task.state_channels
 
     def forecast(start: Float[Tensor, "b h c *space"]) -> Iterator[Tensor]:
-        for state, _ in rollout(task, task.normalisers["state"](start)):
+        for state, _ in rollout(task, task.begin(task.normalisers["state"](start), None)):
             physical = task.normalisers["state"].inverse(state[:, :split])
             if state.shape[1] > split:
                 physical = torch.cat([physical, task.normalisers["diagnostic"].inverse(state[:, split:])], 1)

@@ -3,3 +3,5 @@
 from workbench.tasks.forecast import ForecastTask as ForecastTask
 from workbench.tasks.losses import RelativeL2 as RelativeL2
 from workbench.tasks.losses import WeightedMSE as WeightedMSE
+from workbench.tasks.nelo import NELO as NELO
+from workbench.tasks.transient import TransientTask as TransientTask

@@ -51,7 +51,7 @@ class ForecastTask(pl.LightningModule):
         optimisation: Optimisation | None = None,
     ) -> None:
         super().__init__()
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "network": network,
             "loss": loss,
             "residual": residual,
@@ -114,6 +114,15 @@ class ForecastTask(pl.LightningModule):
         return count
 
     # ------------------------------------------------------------------------------------------ stepping
+
+    @property
+    def carried_channels(self) -> int:
+        """Channels that go from step to step of a rollout."""
+        return self.state_channels
+
+    def begin(self, window: Float[Tensor, "b h c *space"], context: Context | None) -> Float[Tensor, "b h c *space"]:
+        """What a rollout carries before its first step: the last `history` states."""
+        return window
 
     def advance(
         self, window: Float[Tensor, "b h c *space"], context: Context | None = None
