@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -85,8 +85,7 @@ class BranchLoss(nn.Module):
         squares = (prediction - truth).square()
         if self.nelo.error == "squared":
             return squares.flatten(1).mean(1)
-        normaliser = self.normalisers[number]
-        assert isinstance(normaliser, Normaliser)
+        normaliser = cast(Normaliser, self.normalisers[number])
         size = truth + normaliser.mean / normaliser.std
         over = [d for d in range(1, truth.ndim) if d != 2]
         return (squares.mean(over) / size.square().mean(over).clamp_min(FLOOR**2)).mean(1)
