@@ -23,6 +23,7 @@ from workbench.errors import InputError
 from workbench.models.base import Network
 from workbench.tasks.losses import Loss, RelativeL2
 from workbench.tasks.optimisation import Optimisation
+from workbench.tasks.symmetries import Augmentation, Symmetries
 
 Context = dict[str, Tensor]
 """What a step needs besides the state: normalised `forcing` [b, history + 1, c, *space] and `static` [b, c, *space]."""
@@ -38,6 +39,7 @@ class ForecastTask(pl.LightningModule):
         unroll: gradient of a multi-step loss (``data.horizon`` over 1): through all steps or the last only.
         noise: standard deviation of Gaussian noise added to the normalised input in training; a little (0.003 to
             0.03) makes long rollouts more stable.
+        symmetries: of the record's laws: training sees every sample shifted and reflected at random.
         optimisation: optimiser and schedule.
     """
 
@@ -48,6 +50,7 @@ class ForecastTask(pl.LightningModule):
         residual: bool = True,
         unroll: Literal["full", "pushforward"] = "full",
         noise: float = 0.0,
+        symmetries: Symmetries | None = None,
         optimisation: Optimisation | None = None,
     ) -> None:
         super().__init__()
@@ -57,6 +60,7 @@ class ForecastTask(pl.LightningModule):
             "residual": residual,
             "unroll": unroll,
             "noise": noise,
+            "symmetries": symmetries,
             "optimisation": optimisation,
         }
         self.make_network = network
@@ -64,6 +68,8 @@ class ForecastTask(pl.LightningModule):
         self.residual = residual
         self.unroll = unroll
         self.noise = noise
+        self.symmetries = symmetries
+        self.augmentation: Augmentation | None = None
         self.optimisation = optimisation or Optimisation()
         self.packing: Packing | None = None
         self.validation_loss = MeanMetric()
@@ -99,6 +105,7 @@ class ForecastTask(pl.LightningModule):
         self.network = self.make_network(self.input_channels(packing), outputs.channels, packing.space)
         axes = [packing.spec.axis(dim) for dim in outputs.space]
         self.network.place(tuple(torch.tensor(axis.values, dtype=torch.float64) for axis in axes))
+        self.augmentation = Augmentation(self.symmetries, packing) if self.symmetries else None
         self.loss.build(outputs, torch.from_numpy(mean_one_weights(packing.spec, outputs.space)))
         scale = torch.tensor(packing.groups["state"].tendency_std) / torch.tensor(packing.groups["state"].std)
         self.register_buffer("tendency_scale", scale.reshape(-1, *[1] * len(packing.space)), persistent=False)
@@ -162,12 +169,18 @@ class ForecastTask(pl.LightningModule):
             context["static"] = static
         return context
 
+    def normalised(self, batch: dict[str, Tensor], training: bool) -> dict[str, Tensor]:
+        """Every role of a batch, normalised; in training mapped by a symmetry that is drawn for each sample."""
+        groups = self.packing.groups if self.packing else {}
+        found = {role: self.normalisers[role](batch[role]) for role in groups}
+        return self.augmentation(found) if training and self.augmentation else found
+
     def unrolled(self, batch: dict[str, Tensor], training: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs of prediction and truth ``[b, c, *space]``, normalised, for each step whose loss counts."""
         if self.packing is None:
             raise RuntimeError("build(packing) comes before the first step")
         history = self.packing.history
-        normalised = {role: self.normalisers[role](batch[role]) for role in self.packing.groups}
+        normalised = self.normalised(batch, training)
         window, truth = normalised["state"][:, :history], normalised["state"][:, history:]
         if training and self.noise:
             window = window + self.noise * torch.randn_like(window)

@@ -16,6 +16,7 @@ from workbench.models.deepfea import DeepFEA, Feedback, Joint
 from workbench.tasks.forecast import Context, ForecastTask
 from workbench.tasks.nelo import NELO, BranchLoss
 from workbench.tasks.optimisation import Optimisation
+from workbench.tasks.symmetries import Augmentation, Symmetries
 
 
 class TransientTask(ForecastTask):
@@ -41,6 +42,7 @@ class TransientTask(ForecastTask):
             network made of the steps before.
         segment: steps of a segment; 0 for all. With ``unroll: full``, only the states between segments are kept
             for the way back, and each segment is computed again: memory for a quarter more time.
+        symmetries: of the record's laws: training sees every sample shifted and reflected at random.
         optimisation: optimiser and schedule.
 
     Raises:
@@ -58,9 +60,16 @@ class TransientTask(ForecastTask):
         feedback_gradient: Feedback = "exact",
         unroll: Literal["full", "pushforward"] = "full",
         segment: int = 0,
+        symmetries: Symmetries | None = None,
         optimisation: Optimisation | None = None,
     ) -> None:
-        super().__init__(network, residual=target == "increment", unroll=unroll, optimisation=optimisation)  # type: ignore[arg-type]
+        super().__init__(
+            network,  # type: ignore[arg-type]
+            residual=target == "increment",
+            unroll=unroll,
+            symmetries=symmetries,
+            optimisation=optimisation,
+        )
         if unroll == "pushforward" and segment < 1:
             raise InputError(f"unroll: pushforward needs a segment of at least 1 step, found {segment}")
         self.arguments = {
@@ -73,6 +82,7 @@ class TransientTask(ForecastTask):
             "feedback_gradient": feedback_gradient,
             "unroll": unroll,
             "segment": segment,
+            "symmetries": symmetries,
             "optimisation": optimisation,
         }
         self.supports, self.prescribed = supports or {}, prescribed or {}
@@ -96,6 +106,7 @@ class TransientTask(ForecastTask):
         inputs = state.channels + (2 if self.loads == "both" else 1) * packing.groups["forcing"].channels
         inputs += packing.groups["static"].channels if "static" in packing.groups else 0
         self.network = self.make_network(inputs, (state.channels, elements.channels), packing.space)  # type: ignore[arg-type]
+        self.augmentation = Augmentation(self.symmetries, packing) if self.symmetries else None
         self.branches.build(state, elements)
         scale = torch.tensor(state.tendency_std) / torch.tensor(state.std)
         self.register_buffer("tendency_scale", scale, persistent=False)
@@ -204,7 +215,7 @@ class TransientTask(ForecastTask):
         if self.packing is None:
             raise RuntimeError("build(packing) comes before the first step")
         history = self.packing.history
-        z = {role: self.normalisers[role](batch[role]) for role in self.packing.groups}
+        z = self.normalised(batch, training)
         states, static = z["state"], z.get("static")
         steps = states.shape[1] - 1
         joint: Joint = "detach" if self.unroll == "pushforward" else "recompute"
