@@ -11,8 +11,14 @@ from project import waves
 from workbench import cli
 from workbench.commands.speedup import list_candidates
 from workbench.data import recipe
+from workbench.data.starts import Problem
 from workbench.data.store import open_data
 from workbench.equal_error import clock, errors
+from workbench.equal_error.compare import scorer
+from workbench.equal_error.contestants import solver_of, solvers, surrogate
+from workbench.equal_error.profiles import Profiles
+from workbench.equal_error.ratios import points_of
+from workbench.equal_error.starts import Starts
 from workbench.errors import InputError
 from workbench.experiment import load
 from workbench.models import FNO
@@ -105,10 +111,10 @@ def test_a_stopped_comparison_goes_on_with_the_next_candidate(make, monkeypatch)
 
     monkeypatch.setattr(errors, "measure", counting)
     with pytest.raises(KeyboardInterrupt):
-        speedup(experiment, task, forecasts=5, rounds=2)
+        speedup(experiment, task, steps=2, forecasts=5, rounds=2)
     assert measured == ["surrogate", "unstable", "h = 1"]
     measured.clear()
-    sheet = speedup(experiment, task, forecasts=5, rounds=2, patterns=("unstable", "h = 1", "h = 0.5"))
+    sheet = speedup(experiment, task, steps=2, forecasts=5, rounds=2, patterns=("unstable", "h = 1", "h = 0.5"))
     assert measured == ["h = 0.5"] and sheet.sizes["round"] == 2
     assert not (experiment.run_dir / ".speedup.partial").exists()
     with pytest.raises(InputError, match="exists already"):
@@ -120,6 +126,52 @@ def test_forecasts_that_leave_the_record_are_cut_to_half_of_the_split(make):
     task = spinning.task_of(open_data(experiment.data), experiment.data, error=0.03)
     sheet = speedup(experiment, task, forecasts=5, rounds=1, patterns=("h = 1",))
     assert sheet.point.values.tolist() == ["step 1", "step 2", "step 3", "steps 1 to 3"]
+
+
+def test_forecasts_are_as_long_as_the_surrogate_is_good_for_something(make):
+    """Its error is 1.3^n - 1, that of the training mean 1: two steps are better, the third is not."""
+    experiment = make(overrides=["--rollout.steps=6"])
+    task = spinning.task_of(open_data(experiment.data), experiment.data, error=0.3)
+    sheet = speedup(experiment, task, forecasts=5, rounds=1, patterns=("h = 1",))
+    assert sheet.sizes["lead_time"] == 2 and not sheet.moot.any()
+    sheet = speedup(experiment, task, forecasts=5, rounds=1, patterns=("h = 1",), leads=[3], overwrite=True)
+    assert sheet.sizes["lead_time"] == 3 and sheet.moot.sel(point="step 3")
+
+
+def test_long_runs_go_on_where_forecasts_have_been_beaten(make, tmp_path):
+    """The statistics of the surrogate are those of h = 0.3, its forecasts those of h = 0.9."""
+    experiment = make()
+    record = open_data(experiment.data)
+    own = surrogate(spinning.task_of(record, experiment.data, error=0.1 * 0.9**2), "cpu")
+    starts = Starts.choose(Problem.of(record, experiment.data, 2), "test", 5)
+
+    class Amplitude(Profiles):
+        """The growth of the first interval; that of the surrogate is set to that of h = 0.3."""
+
+        def of_runs(self, states, progress=None):
+            growth = float(next(states).std(correction=0)) / float(starts.before(["height"], [0]).std(correction=0)) - 1
+            growth = 0.1 * 0.3**2 if abs(growth - 0.1 * 0.9**2) < 1e-3 else growth
+            return np.full((4, *self.truth.shape), growth)
+
+        def distances(self, found):
+            return found.mean((0, 1, 2), keepdims=True)[0, 0]
+
+    profiles = Amplitude((0,), (2,), 2, np.zeros((2, 3, 1)), np.zeros(1))
+    points = points_of([1, 2], 2)
+    results = errors.measure_all(
+        own,
+        solvers(solver_of(record), ["height"], 1.0, "cpu", ("h *",)),
+        starts,
+        errors.Notebook(tmp_path / "kept", {}),
+        "cpu",
+        scorer(points, profiles),
+        profiles=profiles,
+    )
+    short = [not np.isnan(result.errors).any() for result in results]
+    long = [result.moments.size > 0 and not np.isnan(result.moments).any() for result in results]
+    assert short == [True, True, True, False, False]  # h = 0.5 beats the surrogate
+    assert long == [True, True, True, True, False]  # h = 0.25 does, for the long run
+    assert [bool(result.note) for result in results] == [False, False, False, False, True]
 
 
 def test_other_starts_begin_anew(make):

@@ -60,7 +60,8 @@ def speedup(
         experiment: from `workbench.experiment.load`; forecasts start from `rollout.split`.
         task: the trained task (`workbench.weights.load`).
         identity: what errors that a stopped comparison kept must have in common with this one, besides the starts.
-        steps: length of the forecasts; by default `rollout.steps`, or half of the split where that does not fit.
+        steps: length of the forecasts; by default as many as the surrogate is better at than persistence and the mean
+            of the training split, within `rollout.steps` (or half of the split where that does not fit) and `leads`.
         leads: steps to compare at.
         forecasts: about how many, spread evenly over trajectories and times.
         thread_count: torch threads of both sides.
@@ -84,7 +85,7 @@ def speedup(
     from workbench.equal_error.clock import threads
     from workbench.equal_error.compare import compare, scorer
     from workbench.equal_error.contestants import solver_of, solvers, surrogate
-    from workbench.equal_error.errors import Notebook, measure_all
+    from workbench.equal_error.errors import Notebook, as_far_as_useful, measure_all
     from workbench.equal_error.profiles import Profiles
     from workbench.equal_error.ratios import points_of
     from workbench.equal_error.starts import Starts
@@ -98,15 +99,19 @@ def speedup(
     solver = solver_of(record)
     problem = Problem.of(record, experiment.data, 1)
     problem = replace(problem, steps=_steps(problem, experiment, steps))
-    points = points_of(_leads(leads, problem.steps), problem.steps)
     starts = Starts.choose(problem, experiment.rollout.split, forecasts)
     _refuse_other_record(task, starts)
     own = surrogate(task, device)
+    keep_freed_memory()
+    if steps is None:
+        with threads(thread_count):
+            starts = as_far_as_useful(own, starts, device, least=max(leads, default=1))
+    problem = starts.problem
+    points = points_of(_leads(leads, problem.steps), problem.steps)
     candidates = solvers(solver, starts.problem.names, starts.interval, device, patterns)
     profiles = Profiles.of(starts, experiment.rollout.steps)
     notebook = Notebook(path.with_name(".speedup.partial"), {**(identity or {}), **_identity(starts, profiles, device)})
-    measured, turns = (1 + len(candidates)) * len(starts.batches()), (1 + len(candidates)) * (rounds + 1)
-    keep_freed_memory()
+    turns = (1 + len(candidates)) * (rounds + 1)
     with threads(thread_count):
         results = measure_all(
             own, candidates, starts, notebook, device, scorer(points, profiles),
@@ -114,7 +119,7 @@ def speedup(
         )  # fmt: skip
         ran = _those_that_ran(candidates, results)
         chosen = [own, *(candidates[i] for i in ran)]
-        timings = _time(chosen, starts, device, rounds, lambda done, total: progress(measured + done, measured + total))
+        timings = _time(chosen, starts, device, rounds, progress)
     how = {
         "workbench_record": str(record.encoding.get("source", "")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

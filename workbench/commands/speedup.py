@@ -20,6 +20,9 @@ surrogate. At the surrogate's error after each of the --leads, and over all of t
 cheapest solver takes, over what the surrogate takes: above 1 the surrogate is faster. Both are timed in turns in one
 run, on the same hardware and threads, one forecast at a time and in the batch that suits each best.
 
+By default forecasts are as long as the surrogate is better than persistence and the mean of the training data. Beyond
+that there is nothing to compare.
+
 Errors of finished candidates are kept: a stopped comparison goes on with the next one. Timings never mix runs: they
 are taken all together at the end.
 
@@ -35,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     parser = experiments.argument_parser("speedup", "Surrogate against its solver at equal error.", HELP)
     parser.add_argument("--weights", metavar="FILE", help="checkpoint or safetensors (default: the run's best)")
-    parser.add_argument("--steps", type=int, metavar="N", help="length of the forecasts (default: rollout.steps)")
+    parser.add_argument("--steps", type=int, metavar="N", help="length of the forecasts (default: as far as useful)")
     parser.add_argument("--leads", metavar="STEPS", help="steps to compare at (default: 1, a quarter, half, and all)")
     parser.add_argument("--starts", type=int, metavar="N", help=f"forecasts, about so many (default {STARTS})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of both sides (default 1)")

@@ -20,13 +20,18 @@ from workbench.experiment import EvaluateConfig
 from workbench.significance import expanded_level
 
 
-def scorer(points: Sequence[Point], profiles: Profiles | None) -> Callable[[Result], np.ndarray]:
-    """What turns a result into its errors at every point, and the distances of its statistics."""
+def scorer(points: Sequence[Point], profiles: Profiles | None) -> Callable[[Result], tuple[np.ndarray, np.ndarray]]:
+    """What turns a result into its errors at every point, and into the distances of its statistics.
 
-    def scores(result: Result) -> np.ndarray:
+    A distance is not below what the truth's own sample shows, so that a candidate at or below that is good enough.
+    """
+
+    def scores(result: Result) -> tuple[np.ndarray, np.ndarray]:
         once = np.ones((1, len(result.errors)))
         found = mean_errors(result.errors[None], once, points)[0, 0]
-        return found if profiles is None else np.append(found, profiles.distances(result.moments.mean(0)))
+        if profiles is None:
+            return found, np.empty(0)
+        return found, np.maximum(profiles.distances(result.moments.mean(0)), profiles.sampling)
 
     return scores
 
@@ -94,11 +99,15 @@ def compare(
         for seconds in (timings.wall, timings.cpu)
     ]
     names = dict.fromkeys(name for column in columns for name in column.references)
+    shown = np.stack([c.errors[0, 1:] for c in columns], 1)
+    shown[np.isnan(every[1:]).all((1, 2)), : len(points)] = np.nan  # left out is not failed
+    if profiles is not None:
+        shown[[bool(np.isnan(result.moments).all()) for result in chosen[1:]], len(points) :] = np.nan
     return dataset_of(
         Comparison(
             [c.label for c in candidates], [c.settings for c in candidates], [r.note for r in results[1:]], ran,
             [c.label for c in columns], len(points), starts.problem.times(starts.times)["lead_time"],
-            np.stack([c.errors[0, 1:] for c in columns], 1),
+            shown,
             np.transpose([c.interval(config.confidence) for c in columns]),
             {name: np.array([c.references.get(name, np.inf) for c in columns]) for name in names},
             every.mean(1), timings.wall / starts.interval, timings.cpu / starts.interval, timings.sizes,

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ class Result:
     """What a contestant came to.
 
     Attributes:
-        errors: relative L2 ``(start, lead)``; infinite where it failed.
-        moments: of long runs, ``(run, 2, 3, y)``; empty where there are none.
+        errors: relative L2 ``(start, lead)``; infinite where it failed, NaN where forecasts were left out.
+        moments: of long runs, ``(run, 2, 3, y)``; infinite where they did not last, NaN where they were left out,
+            empty where there are none.
         seconds: rough wall time of one lead of one forecast.
-        note: why it failed or was left out; empty if it ran.
+        note: why it failed or was left out altogether; empty if it ran.
     """
 
     errors: np.ndarray
@@ -85,36 +86,79 @@ def runner_of(contestant: Contestant, starts: Starts, device: str) -> Runner:
     return Runner(contestant.prepare(), start.to(device))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is still worth measuring of a contestant."""
+
+    forecasts: bool = True
+    long_runs: bool = True
+
+
 def measure(
     contestant: Contestant,
     starts: Starts,
     device: str,
     profiles: Profiles | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    wanted: Wanted = Wanted(),
+    progress: Callable[[int], None] = lambda states: None,
 ) -> Result:
     """The errors of one contestant at every lead, and the statistics of its long runs.
 
     A solver that refuses its settings or leaves the finite numbers from one start has failed from all: settings are
     chosen before the flow is known.
+
+    Args:
+        contestant: who forecasts.
+        starts: the forecasts.
+        device: where to compute.
+        profiles: statistics of long runs, if there are any.
+        wanted: what to measure.
+        progress: called with the number of states after each batch of them.
     """
-    steps, batches = starts.problem.steps, starts.batches()
-    errors = []
+    errors = np.full((len(starts), starts.problem.steps), np.nan)
     try:
         runner = runner_of(contestant, starts, device)
         seconds = probe(runner)
-        for done, batch in enumerate(batches, start=1):
-            truth = starts.truth(batch)
-            begin = starts.before(contestant.reads, batch, contestant.history).to(device)
-            columns = []
-            for lead, state in enumerate(leads(runner.forecast(begin), steps)):
-                _refuse_other_grid(contestant, tuple(state.shape), tuple(truth[:, 0].shape))
-                columns.append(relative_l2(state.cpu()[:, None], truth[:, lead : lead + 1]))
-            errors.append(np.concatenate(columns, 1))
-            progress(done, len(batches))
+        if wanted.forecasts:
+            errors = _forecasts(contestant, runner, starts, device, progress)
     except InputError as error:
-        progress(len(batches), len(batches))
-        return Result(np.full((len(starts), steps), np.inf), np.empty(0), note=str(error))
-    return Result(np.concatenate(errors), _long_runs(contestant, runner, starts, device, profiles), seconds)
+        failed = np.full_like(errors, np.inf)
+        return Result(failed, np.empty(0), note=str(error))
+    if profiles is None:
+        return Result(errors, np.empty(0), seconds)
+    chosen = _long_starts(starts)
+    moments = np.full((len(chosen), *profiles.truth.shape), np.nan)
+    if wanted.long_runs:
+        begin = starts.before(contestant.reads, chosen, contestant.history).to(device)
+        try:
+            moments = profiles.of_runs(runner.forecast(begin), lambda: progress(1))
+        except InputError:  # unstable in the long run: its short-term errors stand
+            moments = np.full_like(moments, np.inf)
+    return Result(errors, moments, seconds)
+
+
+def as_far_as_useful(surrogate: Contestant, starts: Starts, device: str, least: int = 1) -> Starts:
+    """The same starts, with forecasts as long as the surrogate is better than what costs nothing; at least `least`."""
+    found = measure(surrogate, starts, device).errors.mean(0)
+    free = np.min([errors.mean(0) for errors in starts.without_a_model().values()], axis=0)
+    useful = int(np.argmin(np.append(found < free, False)))
+    return replace(starts, problem=replace(starts.problem, steps=min(max(useful, least), starts.problem.steps)))
+
+
+def _forecasts(
+    contestant: Contestant, runner: Runner, starts: Starts, device: str, progress: Callable[[int], None]
+) -> np.ndarray:
+    errors = []
+    for batch in starts.batches():
+        truth = starts.truth(batch)
+        begin = starts.before(contestant.reads, batch, contestant.history).to(device)
+        columns = []
+        for lead, state in enumerate(leads(runner.forecast(begin), starts.problem.steps)):
+            _refuse_other_grid(contestant, tuple(state.shape), tuple(truth[:, 0].shape))
+            columns.append(relative_l2(state.cpu()[:, None], truth[:, lead : lead + 1]))
+            progress(1)
+        errors.append(np.concatenate(columns, 1))
+    return np.concatenate(errors)
 
 
 def _refuse_other_grid(contestant: Contestant, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -122,18 +166,10 @@ def _refuse_other_grid(contestant: Contestant, found: tuple[int, ...], expected:
         raise RuntimeError(f"{contestant.label} makes fields {found}, the record holds {expected}")
 
 
-def _long_runs(
-    contestant: Contestant, runner: Runner, starts: Starts, device: str, profiles: Profiles | None
-) -> np.ndarray:
-    """Moments of runs from a few starts, NaN where they do not last."""
-    if profiles is None:
-        return np.empty(0)
-    chosen = np.unique(np.linspace(0, len(starts) - 1, min(RUNS, len(starts))).round().astype(int))
-    begin = starts.before(contestant.reads, chosen.tolist(), contestant.history).to(device)
-    try:
-        return profiles.of_runs(runner.forecast(begin))
-    except InputError:  # unstable in the long run: its short-term errors stand
-        return np.full((len(chosen), *profiles.truth.shape), np.nan)
+def _long_starts(starts: Starts) -> list[int]:
+    """The few starts of long runs, evenly among all."""
+    evenly = np.linspace(0, len(starts) - 1, min(RUNS, len(starts))).round().astype(int)
+    return [int(number) for number in np.unique(evenly)]
 
 
 def measure_all(
@@ -142,7 +178,7 @@ def measure_all(
     starts: Starts,
     notebook: Notebook,
     device: str,
-    scores: Callable[[Result], np.ndarray],
+    scores: Callable[[Result], tuple[np.ndarray, np.ndarray]],
     *,
     profiles: Profiles | None = None,
     all_of_them: bool = False,
@@ -150,38 +186,69 @@ def measure_all(
 ) -> list[Result]:
     """The results of the surrogate and of the candidates, cheapest first.
 
-    Once a candidate is better than the surrogate by all its `scores`, those that take more than `DEARER` times as long
-    cannot be the cheapest at equal error: they are left out, unless `all_of_them` is set.
+    Once a candidate is better than the surrogate at all leads, the forecasts of those that take more than `DEARER`
+    times as long decide nothing: they are left out, unless `all_of_them` is set. Likewise the long runs, once a
+    candidate is better in all statistics.
+
+    Args:
+        surrogate: its result is the first.
+        candidates: of the solver.
+        starts: the forecasts.
+        notebook: keeps finished results.
+        device: where to compute.
+        scores: errors at the leads that are compared, and distances of the statistics.
+        profiles: statistics of long runs, if there are any.
+        all_of_them: leave nothing out.
+        progress: called with work done and in all.
+
+    Raises:
+        InputError: the surrogate cannot forecast.
     """
-    batches = len(starts.batches())
-    total = (1 + len(candidates)) * batches
+    each = len(starts.batches()) * starts.problem.steps + (profiles.steps if profiles else 0)
+    total = (1 + len(candidates)) * each
     results: list[Result] = []
-    enough = np.inf
+    enough = np.full(2, np.inf)
     for number, contestant in enumerate([surrogate, *candidates]):
+        done = number * each
+
+        def states(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total)
+
         result = notebook.find(contestant.label)
-        if result is None and number and enough < np.inf and not all_of_them:
-            result = _left_out(contestant, starts, device, DEARER * enough)
         if result is None:
-            done = number * batches
-            result = measure(contestant, starts, device, profiles, lambda n, _, done=done: progress(done + n, total))  # type: ignore[misc]
-            if not number and result.note:
-                raise InputError(f"the surrogate cannot forecast: {result.note}")
+            limits = DEARER * (enough if number and not all_of_them else np.full(2, np.inf))
+            result = _measure_within(limits, contestant, starts, device, profiles, states)
             notebook.keep(contestant.label, result)
-        progress((number + 1) * batches, total)
+        progress((number + 1) * each, total)
         results.append(result)
-        if number and not result.note and (scores(result) <= scores(results[0])).all():
-            enough = min(enough, result.seconds)
+        if not number and result.note:
+            raise InputError(f"the surrogate cannot forecast: {result.note}")
+        if number and not result.note:
+            pairs = zip(scores(result), scores(results[0]), strict=True)
+            better = [bool((np.isfinite(own) & (own <= limit)).all()) for own, limit in pairs]
+            enough = np.where(better, np.minimum(enough, result.seconds), enough)
     return results
 
 
-def _left_out(contestant: Contestant, starts: Starts, device: str, limit: float) -> Result | None:
-    """The empty result of a candidate that takes longer than `limit` seconds a lead; None if it does not."""
-    try:
-        seconds = probe(runner_of(contestant, starts, device))
-    except InputError:
-        return None  # measuring it will say what is wrong
-    if seconds <= limit:
-        return None
-    errors = np.full((len(starts), starts.problem.steps), np.nan)
-    note = f"{NOT_RUN}: a candidate of half its cost is better than the surrogate at every lead"
-    return Result(errors, np.empty(0), seconds, note)
+def _measure_within(
+    limits: np.ndarray,
+    contestant: Contestant,
+    starts: Starts,
+    device: str,
+    profiles: Profiles | None,
+    progress: Callable[[int], None],
+) -> Result:
+    """Measure what a contestant is cheap enough for: `limits` in seconds a lead, of forecasts and of long runs."""
+    wanted = Wanted(long_runs=profiles is not None)
+    if np.isfinite(limits).any():
+        try:
+            seconds = probe(runner_of(contestant, starts, device))
+        except InputError:
+            seconds = 0.0  # measuring it will say what is wrong
+        wanted = Wanted(bool(seconds <= limits[0]), profiles is not None and bool(seconds <= limits[1]))
+        if wanted == Wanted(False, False):
+            note = f"{NOT_RUN}: a candidate of half its cost is better than the surrogate in everything"
+            return Result(np.full((len(starts), starts.problem.steps), np.nan), np.empty(0), seconds, note)
+    return measure(contestant, starts, device, profiles, wanted, progress)

@@ -7,7 +7,7 @@ says what sampling alone does; no smaller distance can be told from none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +58,14 @@ class Profiles:
         sampling = distances(np.concatenate(own).mean(0), known)
         return cls(channels, plane, max(steps, problem.steps), known, sampling)
 
-    def of_runs(self, states: Iterator[Tensor]) -> np.ndarray:
-        """Moments ``(run, 2, 3, y)`` of endless states, over the second half of `steps`."""
+    def of_runs(self, states: Iterator[Tensor], progress: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Moments ``(run, 2, 3, y)`` of endless states, over the second half of `steps`; `progress` after each."""
         total, first = torch.zeros(()).numpy(), self.steps // 2
         with torch.inference_mode():
             for step, state in enumerate(leads(states, self.steps)):
                 if step >= first:
                     total = total + moments(state, self.channels, self.plane)
+                progress()
         return total / (self.steps - first)
 
     def distances(self, found: np.ndarray) -> np.ndarray:

@@ -238,4 +238,5 @@ def _row(label: str, width: int, error: float, seconds: xr.DataArray) -> str:
     for batch in BATCHES:
         values = seconds.sel(batch=batch, clock="wall").values
         costs.append(f"{np.median(values):.3g} ({values.min():.2g} to {values.max():.2g})")
-    return f"{label:<{width}}  {error:<22.4g}  {costs[0]:<26}  {costs[1]}"
+    shown = "left out" if np.isnan(error) else f"{error:.4g}"
+    return f"{label:<{width}}  {shown:<22}  {costs[0]:<26}  {costs[1]}"
