@@ -113,7 +113,7 @@ def test_laminar_flow_stays(closure):
     nodes = smooth(CHANNEL.nodes, CHANNEL.widths)
     nodes = nodes.mean((2, 4), keepdim=True).expand_as(nodes).contiguous()
     nodes[:, 1:] = 0
-    label = f"8 x 16 x 8 {closure}, 0.8 CFL"
+    label = f"8 x 16 x 8 {closure}"
     chosen = next(c for c in CHANNEL.candidates(0.5) if c.label == label)
     found = list(islice(CHANNEL.forecaster(chosen, ("w", "u"), 0.5, "cpu")(nodes), 2))[-1]
     assert found.shape == (1, 2, 8, 17, 8)
