@@ -8,11 +8,8 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise_channel import packing_of, record
 
-from workbench.data.config import DataConfig
-from workbench.data.packing import Packing
-from workbench.data.statistics import fit_statistics
-from workbench.data.windows import parts
 from workbench.errors import InputError
 from workbench.models import FNO
 from workbench.tasks import ForecastTask
@@ -20,24 +17,6 @@ from workbench.tasks.symmetries import Augmentation, Reflection, Symmetries
 from workbench.weights import card_of, export, load
 
 CHANNEL = Symmetries(shifts=("x", "z"), reflections=(Reflection(("y",), ("v",)), Reflection(("z",), ("w",))))
-
-
-def record(stretched=True) -> xr.Dataset:
-    rng = np.random.default_rng(0)
-    y = 1 - np.cos(np.linspace(0, np.pi, 5)) if stretched else np.array([0, 0.1, 0.3, 0.6, 2])
-    coords = {"time": np.arange(10.0), "x": np.arange(8.0), "y": y, "z": np.arange(4.0)}
-    dims = ("time", "x", "y", "z")
-    means = {"u": 3.0, "v": 0.5, "w": -1.0}
-    fields = {n: (dims, rng.normal(m, 2, (10, 8, 5, 4)).astype("f4"), {"units": "1"}) for n, m in means.items()}
-    fields["wall"] = (dims[1:], rng.normal(0, 1, (8, 5, 4)).astype("f4"), {"units": "1"})
-    return xr.Dataset(fields, coords)
-
-
-def packing_of(dataset: xr.Dataset, **roles) -> Packing:
-    config = DataConfig(record="x", **{"state": ("u", "v", "w"), **roles})
-    chunked = dataset.chunk()
-    chunked.encoding["source"] = "memory"
-    return Packing.fit(dataset, config, fit_statistics(chunked, config.variables(), parts(dataset, config)["train"]))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from workbench.data.grid import mean_one_weights
 from workbench.data.packing import ChannelGroup, Normaliser, Packing
 from workbench.errors import InputError
 from workbench.models.base import Network
+from workbench.tasks.constraints import Constraints, Invariants
 from workbench.tasks.losses import Loss, RelativeL2
 from workbench.tasks.optimisation import Optimisation
 from workbench.tasks.symmetries import Augmentation, Symmetries
@@ -40,6 +41,9 @@ class ForecastTask(pl.LightningModule):
         noise: standard deviation of Gaussian noise added to the normalised input in training; a little (0.003 to
             0.03) makes long rollouts more stable.
         symmetries: of the record's laws: training sees every sample shifted and reflected at random.
+        constraints: what no step changes; imposed on every prediction.
+        horizons: how many steps of ``data.horizon`` are trained on from an epoch on, ``{0: 1, 8: 4}``: one step is
+            learnt before several; by default all from the start.
         optimisation: optimiser and schedule.
     """
 
@@ -51,6 +55,8 @@ class ForecastTask(pl.LightningModule):
         unroll: Literal["full", "pushforward"] = "full",
         noise: float = 0.0,
         symmetries: Symmetries | None = None,
+        constraints: Constraints | None = None,
+        horizons: dict[int, int] | None = None,
         optimisation: Optimisation | None = None,
     ) -> None:
         super().__init__()
@@ -61,6 +67,8 @@ class ForecastTask(pl.LightningModule):
             "unroll": unroll,
             "noise": noise,
             "symmetries": symmetries,
+            "constraints": constraints,
+            "horizons": horizons,
             "optimisation": optimisation,
         }
         self.make_network = network
@@ -69,7 +77,10 @@ class ForecastTask(pl.LightningModule):
         self.unroll = unroll
         self.noise = noise
         self.symmetries = symmetries
+        self.constraints = constraints
+        self.horizons = checked_horizons(horizons or {})
         self.augmentation: Augmentation | None = None
+        self.invariants: Invariants | None = None
         self.optimisation = optimisation or Optimisation()
         self.packing: Packing | None = None
         self.validation_loss = MeanMetric()
@@ -106,7 +117,11 @@ class ForecastTask(pl.LightningModule):
         axes = [packing.spec.axis(dim) for dim in outputs.space]
         self.network.place(tuple(torch.tensor(axis.values, dtype=torch.float64) for axis in axes))
         self.augmentation = Augmentation(self.symmetries, packing) if self.symmetries else None
-        self.loss.build(outputs, torch.from_numpy(mean_one_weights(packing.spec, outputs.space)))
+        area = torch.from_numpy(mean_one_weights(packing.spec, outputs.space))
+        if self.constraints and packing.missing == "mask":
+            raise InputError("model constraints need a record without missing values (data.missing: error)")
+        self.invariants = Invariants(self.constraints, packing.groups["state"], area) if self.constraints else None
+        self.loss.build(outputs, area)
         scale = torch.tensor(packing.groups["state"].tendency_std) / torch.tensor(packing.groups["state"].std)
         self.register_buffer("tendency_scale", scale.reshape(-1, *[1] * len(packing.space)), persistent=False)
         return self
@@ -157,6 +172,7 @@ class ForecastTask(pl.LightningModule):
         state = out[:, : self.state_channels]
         # Adding to the last state also carries its missing points forward.
         state = last + self.tendency_scale * state if self.residual else torch.where(torch.isnan(last), last, state)
+        state = self.invariants(last, state) if self.invariants else state
         return torch.cat([state, out[:, self.state_channels :]], 1) if out.shape[1] > self.state_channels else state
 
     def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
@@ -187,7 +203,7 @@ class ForecastTask(pl.LightningModule):
         if "diagnostic" in normalised:
             truth = torch.cat([truth, normalised["diagnostic"][:, history:]], 2)
         forcing, static = normalised.get("forcing"), normalised.get("static")
-        steps = truth.shape[1]
+        steps = self.training_steps(truth.shape[1]) if training else truth.shape[1]
         for step in range(steps):
             only_last = training and self.unroll == "pushforward" and step < steps - 1
             with torch.no_grad() if only_last else nullcontext():
@@ -198,6 +214,11 @@ class ForecastTask(pl.LightningModule):
                 window = torch.cat([window[:, 1:], prediction[:, None, : self.state_channels]], 1)
 
     # ------------------------------------------------------------------------------------------ training
+
+    def training_steps(self, horizon: int) -> int:
+        """How many of the `horizon` steps of a sample this epoch trains on."""
+        reached = [epoch for epoch in self.horizons if epoch <= self.current_epoch]
+        return min(horizon, self.horizons[max(reached)]) if reached else horizon
 
     def sample_losses(self, batch: dict[str, Tensor], training: bool) -> Float[Tensor, "b"]:
         """Mean loss over the steps that count, per sample."""
@@ -230,6 +251,20 @@ class ForecastTask(pl.LightningModule):
         """AdamW with the schedule of `optimisation` over the whole training."""
         total = self.trainer.datamodule.optimiser_steps(self.trainer)  # type: ignore[attr-defined]
         return self.optimisation.configure(self.parameters(), total, self.trainer.max_epochs or 1)
+
+
+def checked_horizons(horizons: dict[int, int]) -> dict[int, int]:
+    """The horizons, with numbers for keys.
+
+    Raises:
+        InputError: an epoch is negative or a horizon below 1.
+    """
+    found = {int(epoch): int(steps) for epoch, steps in horizons.items()}
+    if any(epoch < 0 or steps < 1 for epoch, steps in found.items()):
+        raise InputError(
+            f"model horizons {horizons}: expected epochs from 0 with at least 1 step, such as {{0: 1, 8: 4}}"
+        )
+    return found
 
 
 def predicted_group(packing: Packing) -> ChannelGroup:
