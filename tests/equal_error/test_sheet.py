@@ -72,6 +72,12 @@ def test_where_the_mean_shows_nothing_the_last_lead_that_does_is_told():
     assert "nothing to compare" in table(sheet).splitlines()[-1]
 
 
+def test_a_surrogate_that_does_not_last_has_no_ratio():
+    sheet = sheet_of(own=(0.1, np.inf, np.inf))
+    assert sheet.moot.values.tolist() == [False, True, True]
+    assert "the surrogate does not stay finite for so long" in table(sheet).splitlines()[-1]
+
+
 def test_the_table_has_everybody():
     lines = table(sheet_of()).splitlines()
     assert lines[1].split()[:3] == ["surrogate", "0.2", "8"]

@@ -77,6 +77,7 @@ def dataset_of(found: Comparison, attrs: Mapping[str, Any]) -> xr.Dataset:
     references = np.stack([found.references[name] for name in names])
     chosen = np.array([found.labels[i] for i in found.ran], dtype=object)[found.ratios.solver]
     unproven = np.array(found.own[0] >= references.min(0)) & (np.arange(len(found.points)) < found.lead_points)
+    unproven |= ~np.isfinite(found.own[0])
     data: dict[str, Any] = {
         "error": (("solver", "point"), _spread(found, found.errors), norm),
         "error_by_lead": (("solver", "lead_time"), _spread(found, found.by_lead[1:]), norm),
@@ -88,7 +89,7 @@ def dataset_of(found: Comparison, attrs: Mapping[str, Any]) -> xr.Dataset:
         "surrogate_batch_size": ("batch", found.sizes[0], {"units": "1"}),
         "bound": (cells, np.array(BOUNDS, dtype=object)[found.ratios.bound]),
         "equal_solver": (cells, chosen, {"long_name": "cheapest solver at least as good, else the most accurate"}),
-        "moot": ("point", unproven, {"long_name": "the surrogate is no better than what costs nothing"}),
+        "moot": ("point", unproven, {"long_name": "the surrogate is no better than what costs nothing, or fails"}),
         "settings": ("solver", [json.dumps(dict(s)) for s in found.settings]),
         "note": ("solver", list(found.notes)),
     }
@@ -225,12 +226,18 @@ def table(sheet: xr.Dataset) -> str:
     lines += [f"not run, since a cheaper one is better everywhere: {'; '.join(spared)}"] if spared else []
     lines += ["", f"{'at the error of':<{width}}  solver / surrogate: one forecast | best batch (CPU time: one | best)"]
     for label in map(str, sheet["point"].values):
-        text = "nothing to compare: the surrogate is no better than what costs nothing"
+        text = f"nothing to compare: the surrogate {shortcoming(sheet, label)}"
         if not bool(sheet["moot"].sel(point=label)):
             wall, cpu = ([ratio_text(sheet, label, b, clock) for b in BATCHES] for clock in CLOCKS)
             text = f"{' | '.join(wall)}   ({' | '.join(t.partition(' (')[0] for t in cpu)})"
         lines.append(f"{label:<{width}}  {text}")
     return "\n".join(lines)
+
+
+def shortcoming(sheet: xr.Dataset, point: str) -> str:
+    """Why there is nothing to compare at a point."""
+    finite = np.isfinite(float(sheet["surrogate_error"].sel(point=point)))
+    return "is no better than what costs nothing" if finite else "does not stay finite for so long"
 
 
 def _row(label: str, width: int, error: float, seconds: xr.DataArray) -> str:

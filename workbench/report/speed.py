@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.equal_error.front import on_front
-from workbench.equal_error.sheet import KINDS, headline_point, ratio_text, words_of
+from workbench.equal_error.sheet import KINDS, headline_point, ratio_text, shortcoming, words_of
 from workbench.errors import InputError
 from workbench.report import style
 from workbench.report.figures import decades_of, legend_below, log_ticks, new_axes
@@ -100,7 +100,7 @@ def _ratios(sheet: xr.Dataset) -> Content:
     for point in map(str, sheet["point"].values):
         error = number(float(sheet["surrogate_error"].sel(point=point)))
         if bool(sheet["moot"].sel(point=point)):
-            rows.append([point, error, "no better than what costs nothing", "", ""])
+            rows.append([point, error, shortcoming(sheet, point), "", ""])
             continue
         cells = [ratio_text(sheet, point, batch, "wall") for batch in ("one", "best")]
         rows.append(
