@@ -40,6 +40,14 @@ def test_a_volume_is_cut_at_its_middle():
     assert normals(volume) == ("z", "y", "x")
 
 
+def test_a_block_is_seen_from_the_side_and_every_plane_of_it_upright():
+    block = field(node_y=3, node_x=5, node_z=4)
+    plane, where = cut(block)
+    assert space_dims(plane) == ("node_y", "node_x") and where == "z = 2\u202fm (mid-plane)"
+    assert space_dims(cut(block, "node_y")[0]) == ("node_z", "node_x")
+    assert axis_label(block, "node_z") == "z (m)"
+
+
 def test_levels_are_cut_first_and_at_the_first():
     stack = field({"level": "hPa"}, level=3, z=5, y=3, x=4)
     plane, where = cut(stack)

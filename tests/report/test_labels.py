@@ -24,6 +24,16 @@ def test_number(value, text):
     assert labels.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("largest", "units", "found"),
+    [(13041.0, "Pa", (1e3, "kPa")), (3e8, "Pa", (1e6, "MPa")), (0.3, "Pa", (1.0, "Pa")), (0.0, "Pa", (1.0, "Pa")),
+     (0.3, "m", (1e-3, "mm")), (2.0, "m", (1.0, "m")), (1e-9, "m", (1e-6, "µm")), (950.0, "N", (1.0, "N")),
+     (5e4, "m s-1", (1.0, "m s-1"))],
+)  # fmt: skip
+def test_prefixes(largest, units, found):
+    assert labels.prefixed(largest, units) == found
+
+
 @given(st.floats(-1e30, 1e30).filter(lambda v: abs(v) > 1e-30))
 def test_number_keeps_three_digits(value):
     mantissa, _, exponent = labels.number(value).translate(EXPONENTS).partition("·10")

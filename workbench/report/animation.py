@@ -39,7 +39,7 @@ SIDES = (256, 208, 160, 112, 80)
 BUDGET = 1_600_000
 """Bytes of all picture sheets together, before base64 adds a third."""
 
-QUALITY = 84
+QUALITY, ALPHA_QUALITY = 84, 60
 
 GUTTER = 8
 """Pixels by which the edge of each frame is repeated, since the codec blends neighbours."""
@@ -83,17 +83,28 @@ def animate_planes(truth: xr.DataArray, prediction: xr.DataArray, labels: Sequen
     error = prediction - truth
     shared, errors = truth_scale(truth.values), error_scale(error.values)
     sheets = fitting_sheets([truth, prediction, error], [shared, shared, errors])
-    panels = [
+    return player(panels(sheets, shared, errors, describe(truth)), labels)
+
+
+def panels(sheets: Sequence[Sheet], shared: Scale, errors: Scale, what: str) -> Html:
+    """Truth, prediction and error side by side, over their colours.
+
+    Args:
+        sheets: of the three.
+        shared: colours of truth and prediction.
+        errors: colours of the error.
+        what: is in the pictures.
+    """
+    drawn = [
         element(
             "figure",
             element("figcaption", title),
-            _canvas(sheet, f"{describe(truth)}: {title}"),
+            _canvas(sheet, f"{what}: {title}"),
             element("img", src=sheet.address, alt="", hidden=True, data_columns=sheet.columns, data_gutter=GUTTER),
         )
         for sheet, title in zip(sheets, TITLES, strict=True)
     ]
-    bars = [color_bar(shared, describe(truth), "both"), color_bar(errors, "error", "one")]
-    return player(element("div", *panels, *bars, class_="panels"), labels)
+    return element("div", *drawn, color_bar(shared, what, "both"), color_bar(errors, "error", "one"), class_="panels")
 
 
 def _canvas(sheet: Sheet, alt: str) -> Html:
@@ -124,14 +135,20 @@ def picture_sheet(field: xr.DataArray, scale: Scale, side: int) -> Sheet:
     frames = field.transpose("lead_time", y, x).values[:, rows][:, :, columns]
     relative = np.ma.masked_invalid((frames - scale.low) / (scale.high - scale.low))
     colors = colormap(scale)(relative, bytes=True)[..., :3]
-    colors = np.pad(colors, ((0, 0), (GUTTER, GUTTER), (GUTTER, GUTTER), (0, 0)), mode="edge")
-    per_row, (tall, wide) = int(np.ceil(np.sqrt(len(frames)))), colors.shape[1:3]
-    sheet = np.zeros((-(-len(frames) // per_row) * tall, per_row * wide, 3), np.uint8)
-    for k, frame in enumerate(colors):
+    return tile(colors)
+
+
+def tile(frames: np.ndarray) -> Sheet:
+    """Pictures of one size, ``uint8[frame, height, width, 3 or 4]``, as one WebP picture."""
+    height, width = frames.shape[1:3]
+    padded = np.pad(frames, ((0, 0), (GUTTER, GUTTER), (GUTTER, GUTTER), (0, 0)), mode="edge")
+    per_row, (tall, wide) = int(np.ceil(np.sqrt(len(padded)))), padded.shape[1:3]
+    sheet = np.zeros((-(-len(padded) // per_row) * tall, per_row * wide, padded.shape[3]), np.uint8)
+    for k, frame in enumerate(padded):
         top, left = k // per_row * tall, k % per_row * wide
         sheet[top : top + tall, left : left + wide] = frame
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "WEBP", quality=QUALITY, method=4)
+    Image.fromarray(sheet).save(buffer, "WEBP", quality=QUALITY, alpha_quality=ALPHA_QUALITY, method=4)
     return Sheet(buffer.getvalue(), width, height, per_row)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,11 +131,7 @@ def truth_of(prediction: xr.Dataset, record: xr.Dataset) -> xr.Dataset:
     names = [str(n) for n in prediction.data_vars if n in record.data_vars]
     if not names:
         raise InputError("the record holds none of the forecast's variables: it is another record")
-    truth = record[names]
-    if TRAJECTORY in truth.dims:
-        truth = truth.isel({TRAJECTORY: _trajectory_position(record, prediction[TRAJECTORY].values[()])})
-    index = time_index(record, prediction["valid_time"])
-    truth = truth.isel({TIME: xr.DataArray(index.values, dims="lead_time")}).drop_vars(TIME, errors="ignore")
+    truth = along(prediction, record, names).drop_vars(TIME, errors="ignore")
     for dim in dict.fromkeys(d for name in names for d in space_dims(prediction[name])):
         difference = Axis.of(prediction, dim).difference(Axis.of(truth, dim))
         if difference:
@@ -147,6 +143,21 @@ def truth_of(prediction: xr.Dataset, record: xr.Dataset) -> xr.Dataset:
         truth[name].attrs = dict(prediction[name].attrs)
     truth.encoding["source"] = record.encoding.get("source", "")
     return truth
+
+
+def along(prediction: xr.Dataset, record: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """Variables of the record in the trajectory of one forecast, those in time at its valid times, lazy.
+
+    Raises:
+        InputError: the record has no such trajectory or no such times.
+    """
+    chosen = record[list(names)]
+    if TRAJECTORY in chosen.dims:
+        chosen = chosen.isel({TRAJECTORY: _trajectory_position(record, prediction[TRAJECTORY].values[()])})
+    if TIME in chosen.dims:
+        index = time_index(record, prediction["valid_time"])
+        chosen = chosen.isel({TIME: xr.DataArray(index.values, dims="lead_time")})
+    return chosen
 
 
 def leads_with_truth(prediction: xr.Dataset, record: xr.Dataset) -> int:

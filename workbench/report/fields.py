@@ -9,11 +9,14 @@ import numpy as np
 import xarray as xr
 
 from workbench.data.spec import LEVEL_NAMES
-from workbench.report.labels import describe, moment, plain
+from workbench.report.labels import describe, moment, plain, with_units
 from workbench.report.style import ERROR_MAP, POSITIVE_MAP, SIGNED_MAP
 
 SAMPLE_DIMS = ("member", "trajectory", "init_time", "lead_time", "time")
-HORIZONTAL, VERTICAL = ("x", "lon", "longitude", "node_x", "elem_x"), ("y", "z", "lat", "latitude", "node_y", "elem_y")
+HORIZONTAL = ("x", "lon", "longitude", "node_x", "elem_x")
+VERTICAL = ("y", "z", "lat", "latitude", "node_y", "elem_y", "node_z", "elem_z")
+THICKNESS = ("node_z", "elem_z")
+"""Across a structure, which is looked at from the side unless asked otherwise."""
 LATITUDES = ("degrees_north", "degree_north", "lat", "latitude")
 LONGITUDES = ("degrees_east", "degree_east", "lon", "longitude")
 """Units or, where a coordinate has none, names that mark geographical axes."""
@@ -31,7 +34,7 @@ def cut(field: xr.DataArray, normal: str | None = None) -> tuple[xr.DataArray, s
 
     Args:
         field: any field; sample dimensions stay.
-        normal: the space dimension to cut first; by default the leading one.
+        normal: the space dimension to cut first; by default the thickness of a structure, else the leading one.
 
     Returns:
         the cut field, and a sentence that says where it was cut (empty if it was not).
@@ -39,7 +42,8 @@ def cut(field: xr.DataArray, normal: str | None = None) -> tuple[xr.DataArray, s
     notes = []
     while len(dims := space_dims(field)) > 2:
         levels = [d for d in dims if d in LEVEL_NAMES]
-        dim = levels[0] if levels else normal if normal in dims else dims[0]
+        across = [d for d in dims if d in THICKNESS] or [dims[0]]
+        dim = levels[0] if levels else normal if normal in dims else across[0]
         index = 0 if levels else field.sizes[dim] // 2
         notes.append(_where(field, dim, index) + ("" if levels else " (mid-plane)"))
         field = field.isel({dim: index}, drop=True)
@@ -58,7 +62,7 @@ def _where(field: xr.DataArray, dim: str, index: int) -> str:
     if dim not in field.coords:
         return f"{dim} index {index}"
     coordinate = field[dim]
-    return f"{dim} = {moment(coordinate.values[index], coordinate.attrs.get('units', '1'))}"
+    return f"{axis_name(dim)} = {moment(coordinate.values[index], coordinate.attrs.get('units', '1'))}"
 
 
 def normals(field: xr.DataArray) -> tuple[str | None, ...]:
@@ -76,7 +80,14 @@ def positions(field: xr.DataArray, dim: str) -> np.ndarray:
 
 def axis_label(field: xr.DataArray, dim: str) -> str:
     """Name and units of the axis `dim`."""
-    return describe(field[dim]) if dim in field.coords else f"{plain(dim)} (index)"
+    if dim not in field.coords:
+        return f"{plain(dim)} (index)"
+    return describe(field[dim]) if axis_name(dim) == dim else with_units(axis_name(dim), _units(field, dim))
+
+
+def axis_name(dim: str) -> str:
+    """``x`` for ``node_x`` and ``elem_x``, which are grids along the same axis; others keep their names."""
+    return dim.removeprefix("node_").removeprefix("elem_")
 
 
 def aspect(field: xr.DataArray) -> float | Literal["auto"]:

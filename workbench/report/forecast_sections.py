@@ -15,6 +15,7 @@ from workbench.report.gallery import Gallery
 from workbench.report.html import Content, Html, Section, absent, element, table
 from workbench.report.labels import describe, lead_label, number
 from workbench.report.run import Run
+from workbench.report.structures_scene import without_void
 
 ROWS = 4
 """Fields in the comparison at most."""
@@ -31,7 +32,7 @@ def forecast_sections(run: Run, gallery: Gallery) -> list[Section]:
             absent(anchor, title, f"No truth to compare with: {run.record_problem}") for anchor, title in titles.items()
         ]
     try:
-        case = pick_case(run.forecast, run.record, run.experiment.report.start)
+        case = without_void(pick_case(run.forecast, run.record, run.experiment.report.start), run.record)
     except InputError as error:
         if str(error).startswith("report."):
             raise

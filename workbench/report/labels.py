@@ -46,6 +46,24 @@ def with_units(name: object, units: object) -> str:
     return f"{name} ({pretty})" if pretty else str(name)
 
 
+_PREFIXES = {"Pa": (("G", 1e9), ("M", 1e6), ("k", 1e3)), "N": (("M", 1e6), ("k", 1e3)), "m": (("m", 1e-3), ("µ", 1e-6))}
+
+
+def prefixed(largest: float, units: object) -> tuple[float, str]:
+    """What to divide pascals, newtons or metres by for numbers that are easy to read, and their units then.
+
+    Other units are left alone.
+
+    Args:
+        largest: of the numbers.
+        units: as the record has them.
+    """
+    text = str(units).strip()
+    steps = sorted([("", 1.0), *_PREFIXES.get(text, ())], key=lambda step: step[1])
+    prefix, size = max((s for s in steps if largest >= s[1]), key=lambda step: step[1], default=steps[0])
+    return (size, prefix + text) if largest > 0 else (1.0, text)
+
+
 def describe(array: xr.DataArray) -> str:
     """Name and units of a variable or coordinate for an axis."""
     name = array.attrs.get("long_name") or array.name

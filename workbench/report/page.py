@@ -18,6 +18,7 @@ from workbench.report.header import header
 from workbench.report.html import Section, document, element
 from workbench.report.run import Run, open_run
 from workbench.report.speed import speed_sections
+from workbench.report.structures_pictures import structure_sections
 
 
 def write_report(experiment: Experiment, overwrite: bool = False) -> Path:
@@ -68,6 +69,7 @@ def compose(run: Run, gallery: Gallery) -> str:
     stopped = stops(run.forecast, run.record) if run.forecast is not None else []
     forecast, last = forecast_sections(run, gallery)
     parts = [
+        *structure_sections(run, gallery),
         forecast,
         sections.scores_section(run),
         sections.growth_section(run, gallery, stopped),

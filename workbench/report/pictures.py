@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -88,8 +89,8 @@ def _compare(figure: Figure, axes: Sequence[Axes], row: Row) -> None:
     if not np.isfinite(row.prediction.values).any():
         axes[1].text(0.5, 0.5, plain(row.note), transform=axes[1].transAxes, ha="center", va="center", weight="bold")
     extend = shared.exceeded_by(row.prediction.values)
-    _bar(figure, meshes[0], list(axes[:2]), plain(row.label), extend)
-    _bar(figure, meshes[2], [axes[2]], "error", errors.exceeded_by(error.values))
+    bar(figure, meshes[0], axes[:2], 2, plain(row.label), extend)
+    bar(figure, meshes[2], axes[2:], 1, "error", errors.exceeded_by(error.values))
 
 
 def _mesh(axes: Axes, field: xr.DataArray, scale: Scale) -> QuadMesh:
@@ -108,16 +109,17 @@ def _mesh(axes: Axes, field: xr.DataArray, scale: Scale) -> QuadMesh:
     return mesh
 
 
-def _bar(figure: Figure, mesh: QuadMesh, axes: list[Axes], label: str, extend: str) -> None:
-    shrink = 0.9 if len(axes) > 1 else 1.0
-    bar = figure.colorbar(
-        mesh, ax=axes, location="bottom", extend=extend, aspect=22 * len(axes), pad=0.03, shrink=shrink
+def bar(figure: Figure, colours: ScalarMappable, axes: Sequence[Axes], columns: int, label: str, extend: str) -> None:
+    """The colours under one column of panels or, longer, under two."""
+    shrink = 0.9 if columns > 1 else 1.0
+    drawn = figure.colorbar(
+        colours, ax=list(axes), location="bottom", extend=extend, aspect=22 * columns, pad=0.03, shrink=shrink
     )
-    bar.locator = MaxNLocator(nbins=8 if len(axes) > 1 else 5)
-    bar.update_ticks()
-    bar.set_label(label)
-    bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(width=0.6)
+    drawn.locator = MaxNLocator(nbins=8 if columns > 1 else 5)
+    drawn.update_ticks()
+    drawn.set_label(label)
+    drawn.outline.set_linewidth(0.5)
+    drawn.ax.tick_params(width=0.6)
 
 
 def lines(truth: xr.DataArray, prediction: xr.DataArray, title: str = "") -> Figure:

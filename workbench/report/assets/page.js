@@ -20,6 +20,7 @@ for (const player of document.querySelectorAll(".player")) {
       const { width, height } = canvas;
       const left = (frame % columns) * (width + 2 * gutter) + gutter;
       const top = Math.floor(frame / columns) * (height + 2 * gutter) + gutter;
+      context.clearRect(0, 0, width, height);
       context.drawImage(sheet, left, top, width, height, 0, 0, width, height);
     }
     for (const mark of marks) {
