@@ -17,6 +17,7 @@ from workbench.report.case import pick_case
 from workbench.report.gallery import Gallery
 from workbench.report.page import write_report
 from workbench.report.run import open_run
+from workbench.report.sections import spectra_section
 from workbench.report.structures_body import depth, edges_in_front, make_body, to_screen, visible
 from workbench.report.structures_pictures import sheets, still_leads, structure_sections
 from workbench.report.structures_scene import arrows, box, build_scene, dims_of, exaggeration, without_void
@@ -233,7 +234,7 @@ def test_supports_loads_and_probe_are_marked():
         scene.largest_force == "399\u202fN" and scene.probe == 14 and scene.probe_place == "x = 4\u202fm, y = 2\u202fm"
     )
     words = " ".join(t.get_text() for t in figure.legends[0].get_texts())
-    assert words == "undeformed support load (longest arrow 399\u202fN) probe outline of the prediction"
+    assert words == "undeformed support nodal load (longest 399\u202fN) probe outline of the prediction"
     assert figure.get_suptitle() == "von Mises stress on the deformed body, displacements drawn × 2"
 
 
@@ -364,3 +365,9 @@ def test_a_forecast_that_stopped_is_shown_up_to_there(tmp_path):
     scene = build_scene(pick_case(run.forecast, run.record, 0), run.record)
     assert max(still_leads(scene, 4)) == 2
     assert figures.deformed(scene, [4], "stopped at step 4").axes[1].texts[0].get_text() == "stopped at step 4"
+
+
+def test_no_periodic_dimension_is_asked_for(tmp_path):
+    record, forecast = structure()
+    run = open_run(run_of(tmp_path, record, forecast))
+    assert "none of the dimensions of a body is periodic" in spectra_section(run, Gallery(tmp_path)).body

@@ -157,6 +157,7 @@ def along(prediction: xr.Dataset, record: xr.Dataset, names: Sequence[str]) -> x
     if TIME in chosen.dims:
         index = time_index(record, prediction["valid_time"])
         chosen = chosen.isel({TIME: xr.DataArray(index.values, dims="lead_time")})
+    chosen.encoding["source"] = record.encoding.get("source", "")
     return chosen
 
 

@@ -19,6 +19,7 @@ from workbench.report.gallery import Gallery
 from workbench.report.html import Content, Html, Section, absent, definitions, details, element
 from workbench.report.labels import count, lead_label, number, spoken
 from workbench.report.run import Run
+from workbench.report.structures_scene import dims_of as structure_dims
 from workbench.report.tables import horizon_table, score_table, significance_table, units_of_score
 
 SHOWN_VARIABLES = 4
@@ -163,6 +164,8 @@ def _no_spectra(run: Run, title: str) -> Section:
     dims = list(dict.fromkeys(dim for field in fields for dim in space_dims(field)))
     if fields and not dims:
         return absent("spectra", title, "No spectra: this record has no space to take them along.")
+    if run.forecast is not None and structure_dims(run.forecast):
+        return absent("spectra", title, "No spectra: none of the dimensions of a body is periodic.")
     ask = element("code", f"evaluate: {{spectra: [{', '.join(dims or ['x'])}]}}")
     again = run.command("evaluate") + (" --overwrite" if run.scores is not None else "")
     reason = ["No spectra: name the periodic dimensions among ", ask, ", then run ", element("code", again)]

@@ -23,6 +23,7 @@ GLYPH = 0.032
 VECTOR_FACES = 400
 """Faces up to which a panel is drawn in vectors; more make files large, and become an image."""
 DOTS = (0, (2.2, 1.8))
+"""Of the outline at rest."""
 GREY, ARROW_COLOUR = "#7d8590", style.BASELINES[0]
 """The grey can be told from paper in both settings of the page, which frames of an animation do not follow."""
 

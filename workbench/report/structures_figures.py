@@ -47,9 +47,9 @@ def deformed(scene: Scene, leads: Sequence[int], note: str = "") -> Figure:
             axes.set_xlabel(plain(with_units("x", scene.axis_units)))
         if scene.body.dim == 3:
             _triad(grid[-1, 0])
-        mine, wrong = scene.prediction.values[list(leads)], scene.truth.values[list(leads)]
+        mine, true = scene.prediction.values[list(leads)], scene.truth.values[list(leads)]
         bar(figure, meshes[0], list(grid[:, :2].ravel()), 2, plain(scene.quantity), scene.shared.exceeded_by(mine))
-        bar(figure, meshes[2], list(grid[:, 2]), 1, "error", scene.errors.exceeded_by(mine - wrong))
+        bar(figure, meshes[2], list(grid[:, 2]), 1, "error", scene.errors.exceeded_by(mine - true))
         handles = _legend(scene)
         figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), columnspacing=1.6)
     return figure
@@ -102,7 +102,7 @@ def _legend(scene: Scene) -> list[Line2D]:
     if scene.body.held.any():
         found.append(Line2D([], [], marker=">", color=GREY, label="support", **plainly))
     if scene.forces is not None:
-        label = f"load (longest arrow {scene.largest_force})"
+        label = f"nodal load (longest {scene.largest_force})"
         found.append(
             Line2D([], [], marker=r"$\rightarrow$", color=ARROW_COLOUR, label=label, **plainly | {"markersize": 12})
         )

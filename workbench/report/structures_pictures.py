@@ -54,7 +54,7 @@ def _deformed(case: Case, scene: Scene, index: np.ndarray, gallery: Gallery) -> 
     still = gallery.add("deformed", figures.deformed(scene, leads, note), alt, wide=True)
     return element(
         "div",
-        element("p", f"{_words(case, scene, stop)}", class_="lead"),
+        element("p", _words(case, scene, stop), class_="lead"),
         element("div", player(stage, [labels[i] for i in index]), class_="drawn"),
         element("h3", f"At lead {spoken}"),
         still,
