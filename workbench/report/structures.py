@@ -141,7 +141,8 @@ def energy(scores: xr.Dataset, start: int) -> Figure:
         figure, axes = new_axes("energy of the body")
         for k, name in enumerate(map(str, found["source"].values)):
             axes.plot(lead, one[k], label=plain(spoken(name)), **style.line_style(name, k - 2).keywords())
-        axes.set_ylim(0, 3 * float(np.nanmax(one[0])) or 1.0)
+        bound = 3 * float(np.nanmax(one[0], initial=0.0))
+        axes.set_ylim(0, min(axes.get_ylim()[1], bound or np.inf))
         axes.set_xlabel(plain(label))
         axes.set_ylabel(plain(with_units("energy", found.attrs.get("units", "J"))))
         legend_below(figure, axes)
