@@ -1,6 +1,7 @@
 import pytest
 import torch
 from plain_deepfea import PlainDeepFEA
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.errors import InputError
 from workbench.models.deepfea import DeepFEA
@@ -118,6 +119,27 @@ def test_segments_computed_again_keep_less_memory():
             model(x, forcing, static, fixed=fixed, segment=segment, joint="recompute")
         kept[segment] = sum(sizes.values())
     assert kept[4] < 0.4 * kept[0]
+
+
+def test_without_gradients_no_layer_keeps_its_steps():
+    class Sizes(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor):
+                self.largest = max(self.largest, found.untyped_storage().nbytes())
+            return found
+
+    model, largest = network((8, 8), hidden=(16, 16)), []
+    x, forcing, static, fixed = inputs((8, 8), steps=24, states=1)
+    for context in (torch.enable_grad, torch.no_grad):
+        with context(), Sizes() as sizes:
+            model(x, forcing, static, fixed=fixed)
+        largest.append(sizes.largest)
+    one_step = fixed.numel() * 16 * 8
+    assert largest[0] >= 24 * 4 * one_step  # the gates of all steps
+    assert largest[1] < 16 * one_step
 
 
 def test_pushforward_stops_the_gradient_between_segments():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from math import prod
 from typing import Any, Literal, NamedTuple, cast
 
@@ -13,7 +14,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from workbench.errors import InputError
-from workbench.models.convlstm import Layer, Loop, recur
+from workbench.models.convlstm import Loop, recur
+from workbench.models.convlstm_layer import Layer
 
 Feedback = Literal["exact", "published", "detach"]
 Joint = Literal["keep", "recompute", "detach"]
@@ -147,11 +149,11 @@ class DeepFEA(nn.Module):
                 if part is None and mask is not None and len(fed) > length:
                     part = rows[:1].expand(len(fed[steps]), *rows.shape[1:])
                 arguments = (loop, state, part, known[steps], mask, scale, self.convlstm.head(), layers)
-                predicted, outputs, after = _run(arguments, joint == "recompute" and length < len(fed))
-                found.append((predicted, outputs))
+                predicted, corners, after = _run(arguments, joint == "recompute" and length < len(fed))
+                found.append((predicted, corners))
                 layers = [_continued(*pair, joint) for pair in zip(layers, after, strict=True)]
-            nodes, outputs = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
-            elements = self.elements(outputs)
+            nodes, corners = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
+            elements = self.elements(corners)
         kept = torch.cat([tensor for layer in layers for tensor in (layer.output, layer.cell)], -1)
         return Prediction(from_rows(nodes), elements, from_rows(kept[None])[:, 0])
 
@@ -201,12 +203,16 @@ class DeepFEA(nn.Module):
             found.append(Layer(weight, base, peepholes, *parts[2 * number : 2 * number + 2]))
         return found
 
-    def elements(self, outputs: Float[Tensor, "t y b *others"]) -> Tensor:
-        """The element head for all steps at once: it is never fed back."""
-        head = self.convlstm.element_head
-        fields = outputs.transpose(1, 2).flatten(0, 1).movedim(-1, 1)
-        run = functional.conv2d if len(self.space) == 2 else functional.conv3d
-        found = run(fields, head.weight, head.bias).unflatten(0, (len(outputs), -1)).transpose(0, 1)
+    def elements(self, corners: Float[Tensor, "t y b *others"]) -> Tensor:
+        """Add up what the corners of each element give, for all steps at once: it is never fed back."""
+        axes = len(self.space)
+        parts = corners.unflatten(-1, (2**axes, -1)).unbind(-2)
+        grid = (corners.shape[1], *corners.shape[3:-1])
+        pieces = []
+        for part, corner in zip(parts, product((0, 1), repeat=axes), strict=True):
+            line, *others = (slice(first, first + n - 1) for first, n in zip(corner, grid, strict=True))
+            pieces.append(part[(slice(None), line, slice(None), *others)])
+        found = from_rows(sum(pieces[1:], pieces[0]))
         return found.tanh() if self.activation == "tanh" else found
 
 
@@ -289,8 +295,12 @@ class Stack(nn.Module):
         return getattr(self, f"conv{self.dim}d_2")
 
     def head(self) -> tuple[Tensor, Tensor]:
-        """Matrix and bias of the node head."""
-        return self.node_head.weight.flatten(1), cast(Tensor, self.node_head.bias)
+        """Matrix and bias of the node head and, below it, of what a node gives to its elements, corner by corner."""
+        nodes, elements = self.node_head, self.element_head
+        corners = elements.weight.movedim((0, 1), (-2, -1)).flatten(0, -2)
+        bias = cast(Tensor, elements.bias)
+        once = functional.pad(bias, (0, len(corners) - len(bias)))
+        return torch.cat([nodes.weight.flatten(1), corners]), torch.cat([cast(Tensor, nodes.bias), once])
 
 
 class Cell(nn.Module):
