@@ -1,5 +1,7 @@
 """Noise on the grid of a small channel, and its packing: for what tasks do with batches."""
 
+import tempfile
+
 import numpy as np
 import xarray as xr
 
@@ -23,5 +25,7 @@ def record(stretched=True) -> xr.Dataset:
 def packing_of(dataset: xr.Dataset, **roles) -> Packing:
     config = DataConfig(record="x", **{"state": ("u", "v", "w"), **roles})
     chunked = dataset.chunk()
-    chunked.encoding["source"] = "memory"
-    return Packing.fit(dataset, config, fit_statistics(chunked, config.variables(), parts(dataset, config)["train"]))
+    with tempfile.TemporaryDirectory() as folder:  # where statistics are kept
+        chunked.encoding["source"] = f"{folder}/memory"
+        found = fit_statistics(chunked, config.variables(), parts(dataset, config)["train"])
+    return Packing.fit(dataset, config, found)
