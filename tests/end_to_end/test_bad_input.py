@@ -10,6 +10,7 @@ import torch
 from project import run, waves
 
 from workbench.data.writer import write_record
+from workbench.locks import take_lock
 
 
 def refuse(folder, *words, within=2.0):
@@ -45,6 +46,17 @@ def test_wrong_settings(trained, case):
     found, elapsed = refuse(trained, "fit", "-c", "waves.yaml", "--run-dir", "runs/other", *words)
     assert message in found
     assert not (trained / "runs" / "other").exists()
+
+
+def test_two_trainings_in_one_place(trained):
+    place = trained / "runs" / ".busy.lock"
+    with take_lock(place):
+        found, _ = refuse(trained, "fit", "-c", "waves.yaml", "--run-dir", "runs/busy")
+        assert "another process is training in" in found and "--run-dir" in found
+        assert not (trained / "runs" / "busy").exists()
+        place.unlink()
+    with take_lock(place):  # a lock that was given back can be taken again
+        place.unlink()
 
 
 def test_time_that_is_not_uniform(folder):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from workbench import experiment as experiments
 from workbench.errors import InputError
+from workbench.locks import take_lock
 
 DESCRIPTIONS = {
     "fit": "Train an experiment.",
@@ -56,11 +59,33 @@ def train(name: str, words: list[str]) -> int:
     overrides = [w for w in rest if w not in printing]
     experiment = experiments.load(options.config, overrides, options.run_dir)
     arguments = [word for file in experiment.files for word in ("--config", str(file))] + overrides
-    if not printing:
-        arguments += _prepare_run(name, experiment, options)
-    from workbench import training
+    with sole_training(experiment.run_dir) if name == "fit" and first_process() and not printing else nullcontext():
+        if not printing:
+            arguments += _prepare_run(name, experiment, options)
+        from workbench import training
 
-    return training.run(name, experiment, arguments + printing)
+        return training.run(name, experiment, arguments + printing)
+
+
+@contextmanager
+def sole_training(run: Path) -> Iterator[None]:
+    """Keep other trainings out of a run directory while the block runs.
+
+    Raises:
+        InputError: another process trains in it.
+    """
+    run.parent.mkdir(parents=True, exist_ok=True)
+    path = run.parent / f".{run.name}.lock"
+    lock = take_lock(path)
+    if lock is None:
+        raise InputError(
+            f"another process is training in {run}: wait until it has ended, or train beside it with --run-dir"
+        )
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _prepare_run(name: str, experiment: experiments.Experiment, options: argparse.Namespace) -> list[str]:

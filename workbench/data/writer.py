@@ -9,7 +9,6 @@ by a full disk, the writer goes on with what is missing.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from workbench.data.integrity import checksums, manifest_path, render_manifest
 from workbench.data.spec import TRAJECTORY
 from workbench.data.store import refuse_existing
 from workbench.errors import InputError
+from workbench.locks import take_lock
 
 
 def partial_path(path: Path) -> Path:
@@ -106,17 +106,10 @@ class StoreWriter:
             ) from error
 
     def _take_lock(self) -> IO[str]:
-        path = self.partial.with_suffix(".lock")
-        while True:
-            lock = open(path, "w")  # noqa: SIM115  held as long as the writer lives
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.close()
-                raise InputError(f"another process is writing {self.path}; wait for it to end") from error
-            if _is_file_of(lock, path):
-                return lock
-            lock.close()  # a writer that ended has removed it after we had opened it
+        lock = take_lock(self.partial.with_suffix(".lock"))
+        if lock is None:
+            raise InputError(f"another process is writing {self.path}; wait for it to end")
+        return lock
 
     def _resume(self, stamp: str) -> set[str]:
         if self.partial.exists() and self._journal_path.exists():
@@ -214,14 +207,6 @@ class StoreWriter:
 def open_for_writing(store: Path, name: str) -> zarr.Array:
     """An array of a partial store; chunks that hold nothing but the fill value are written too."""
     return zarr.open_array(store=str(store), path=name, mode="r+", config={"write_empty_chunks": True, "order": "C"})
-
-
-def _is_file_of(opened: IO[str], path: Path) -> bool:
-    """Whether `path` still leads to an open file."""
-    try:
-        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def array_encoding(

@@ -100,5 +100,6 @@ def distances(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _profiles(found: np.ndarray) -> np.ndarray:
     mean, square = found[..., 0, :, :], found[..., 1, :, :]
-    fluctuation = np.sqrt(np.maximum(square - mean**2, 0.0))
+    with np.errstate(invalid="ignore"):  # runs that did not last are infinite
+        fluctuation = np.sqrt(np.maximum(square - mean**2, 0.0))
     return np.concatenate([mean[..., :1, :], fluctuation], axis=-2)
