@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from workbench.equal_error.ratios import Ratios
-from workbench.equal_error.sheet import Comparison, dataset_of, headline_point, table
+from workbench.equal_error.sheet import Comparison, dataset_of, headline_point, ratio_text, table
 from workbench.errors import InputError
 from workbench.report.gallery import Gallery
 from workbench.report.speed import cost_error, speed_sections
@@ -70,6 +70,13 @@ def test_where_the_mean_shows_nothing_the_last_lead_that_does_is_told():
     assert headline_point(sheet) == "step 1"
     assert sheet.attrs["headline"].startswith("at the error of the surrogate over step 1 (relative L2 0.1)")
     assert "nothing to compare" in table(sheet).splitlines()[-1]
+
+
+def test_an_interval_without_ends_says_so():
+    sheet = sheet_of()
+    cell = dict(point=headline_point(sheet), batch="one", clock="wall")
+    sheet["ratio_low"].loc[cell], sheet["ratio_high"].loc[cell] = 0.0, np.inf
+    assert "(95 %: open on both sides)" in ratio_text(sheet, cell["point"], "one", "wall")
 
 
 def test_a_surrogate_that_does_not_last_has_no_ratio():

@@ -168,7 +168,9 @@ def ratio_text(sheet: xr.Dataset, point: str, batch: str, clock: str) -> str:
     sign = {BOUNDS[AT_MOST]: "≤ ", BOUNDS[AT_LEAST]: "≥ "}.get(str(cell["bound"].values), "")
     low, high = float(cell["ratio_low"]), float(cell["ratio_high"])
     spread = f"{number(low)} to {number(high)}"
-    if low == 0:
+    if low == 0 and high == np.inf:
+        spread = "open on both sides"
+    elif low == 0:
         spread = f"≤ {number(high)}"
     elif high == np.inf:
         spread = f"≥ {number(low)}"
