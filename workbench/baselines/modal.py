@@ -25,6 +25,8 @@ DEGREES = (0, 1, 2, 3)
 RIDGES = (1e-10, 1e-6, 1e-3)
 MOST_UNKNOWNS = 1500
 """Of one regression: its normal equations are solved in about half a second."""
+MOST_GROWTH = 2.0
+"""Of a free motion over a trajectory, at most; models that grow more are the last choice."""
 LATTICE = 6
 """Points along each property of the material at which a model has to be stable."""
 LOAD_SHARE = 1e-8
@@ -109,8 +111,8 @@ def polynomial(values: np.ndarray, degree: int) -> np.ndarray:
 def fit_modal(train: Trajectories, validation: Trajectories) -> ModalModel:
     """The model with the least relative L2 error of the validation displacements, from their first instants.
 
-    Models that grow without loads somewhere in the range of the training materials come last: between the materials
-    of the two parts such a model leaves the motion.
+    Models that grow without loads somewhere in the range of the training materials come last: a motion may have a
+    material between those that were tried.
     """
     every = _modes(train.displacement, max(MODES))
     load_basis = _modes(train.loads, train.loads.shape[-1], LOAD_SHARE)
@@ -123,7 +125,8 @@ def fit_modal(train: Trajectories, validation: Trajectories) -> ModalModel:
     best: tuple[tuple[bool, float], ModalModel] | None = None
     for modes, degree in product(sizes, degrees):
         for model in _fits(train, every[:, :modes], load_basis, centre, spread, degree):
-            merit = _growth(model, train.material) > 1, _error(model, validation)
+            growth = _growth(model, train.material) ** (train.loads.shape[1] - 1)
+            merit = not growth <= MOST_GROWTH, _error(model, validation)
             if best is None or merit < best[0]:
                 best = merit, model
     if best is None:

@@ -66,7 +66,7 @@ def _forecasts(
 ) -> xr.Dataset:
     """Compute every forecast from its start on, and keep the variables and leads that are asked for."""
     record, reach = problem.record, problem.steps * problem.stride
-    conditions, states = read_conditions(record, trajectories), states_at(record, trajectories, starts)
+    conditions, states = read_conditions(record, trajectories.tolist()), states_at(record, trajectories, starts)
     pairs = [(k, start) for k in range(len(trajectories)) for start in starts]
     cases = [conditions[k].between(int(start), int(start) + reach) for k, start in pairs]
     fields = compute(cases, states)
@@ -117,7 +117,7 @@ def _trajectories(problem: Problem, name: str) -> Trajectories:
     lo, hi = max(part.runs, key=lambda run: run[1] - run[0])
     states = states_at(record, part.trajectories, np.arange(lo, hi))
     u, v = (np.stack([state[i] for state in states]).reshape(len(part.trajectories), hi - lo, -1) for i in range(2))
-    cases = [case.between(lo, hi - 1) for case in read_conditions(record, part.trajectories)]
+    cases = [case.between(lo, hi - 1) for case in read_conditions(record, part.trajectories.tolist())]
     return Trajectories(u, v, _loads(cases, _modulus(source_of(record))), _material(cases))
 
 
