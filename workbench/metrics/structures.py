@@ -95,11 +95,13 @@ def peak(field: xr.DataArray, space: Sequence[str], time: str = "lead_time") -> 
         time: its dimension of time.
 
     Returns:
-        ``value``, and for each dimension of space the coordinate of the peak under its name; NaN where a value is.
+        ``value``, and for each dimension of space the coordinate of the peak under its name. Both are NaN where a value
+        is; a field that is the same everywhere has no place of its peak.
     """
     known = field.notnull().all([time, *space])
+    somewhere = known & (field.max([time, *space]) > field.min([time, *space]))
     place = field.fillna(-np.inf).argmax([time, *space])
-    found = {dim: field[dim][place[dim]].drop_vars(dim).where(known) for dim in space}
+    found = {dim: field[dim][place[dim]].drop_vars(dim).where(somewhere) for dim in space}
     return xr.Dataset({"value": field.isel(place).drop_vars([time, *space], errors="ignore").where(known), **found})
 
 

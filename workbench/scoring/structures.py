@@ -110,7 +110,7 @@ def _baselines(experiment: Experiment, aligned: Aligned) -> dict[str, xr.Dataset
     if needs_climatology(config.baselines, problem.missing):
         climatology = fit_climatology(problem.record, problem.names, problem.parts["train"], problem.missing)
     fitted = fit_baselines(config.baselines, problem, climatology, full_weights(problem, config.weights))
-    return {name: fit(aligned.trajectories, aligned.starts).isel(member=0) for name, fit in fitted.items()}
+    return {name: fit(aligned.trajectories, aligned.starts).isel(member=0, drop=True) for name, fit in fitted.items()}
 
 
 def _bodies(aligned: Aligned) -> tuple[Bodies | None, dict[str, str]]:

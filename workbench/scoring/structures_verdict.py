@@ -139,17 +139,17 @@ def print_table(scores: xr.Dataset) -> None:
     for column in ("of", "score"):
         table.add_column(column, no_wrap=True)
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for quantity in (q for q in SHOWN if q in scores["quantity"].values):
         for metric, heading in HEADINGS.items():
             row = scores["score"].sel(quantity=quantity, metric=metric)
             label = SHORT.get(quantity, quantity) if metric == next(iter(HEADINGS)) else ""
-            table.add_row(label, heading, *(_cell(float(row.sel(forecast=n))) for n in names))
+            table.add_row(label, heading, *(_cell(float(row.sel(forecast=n)), metric) for n in names))
         table.add_section()
     means = motion_means(scores)
-    for name, heading in MOTION.items():
+    for name, heads in MOTION.items():
         if name in means:
-            table.add_row(*heading, *(_motion_cell(means.sel(forecast=n), name, count) for n in names))
+            table.add_row(*heads, *(_motion_cell(means.sel(forecast=n), name, count) for n in names))
     console = Console()
     console.print(table)
     for what, reason in json.loads(scores.attrs["missing"]).items():
@@ -157,8 +157,10 @@ def print_table(scores: xr.Dataset) -> None:
     console.print(f"The model {scores.attrs['verdict']}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _cell(value: float) -> str:
-    return f"{value:.3g}" if np.isfinite(value) else "-"
+def _cell(value: float, metric: str = "") -> str:
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:.3f}" if metric in ("r2", "skill") else f"{value:.2g}"
 
 
 def _motion_cell(means: xr.Dataset, name: str, forecasts: int) -> str:
