@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from workbench.baselines.modal import Trajectories, fit_modal, polynomial
+from workbench.errors import InputError
 
 
 def shaken(count: int, seed: int, stiffness=lambda m: 1.0, steps: int = 30) -> Trajectories:
@@ -50,6 +51,11 @@ def test_a_model_that_would_grow_is_the_last_choice():
     model = fit_modal(shaken(3, 0), shaken(3, 1))
     u, _ = model.forecast(np.ones((1, 6)), np.ones((1, 6)), np.zeros((1, 400, 2)), np.zeros((1, 1)))
     assert np.abs(u[0, -1]).max() < np.abs(u[0, 0]).max()
+
+
+def test_too_short_a_training_part_is_refused():
+    with pytest.raises(InputError, match="more unknowns than the 1 training trajectories have steps"):
+        fit_modal(shaken(1, 0, steps=5), shaken(1, 1))
 
 
 def test_polynomials_hold_every_product():

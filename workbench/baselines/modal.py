@@ -20,6 +20,8 @@ from itertools import combinations_with_replacement, product
 
 import numpy as np
 
+from workbench.errors import InputError
+
 MODES = (2, 4, 8, 16, 32)
 DEGREES = (0, 1, 2, 3)
 RIDGES = (1e-10, 1e-6, 1e-3)
@@ -113,6 +115,9 @@ def fit_modal(train: Trajectories, validation: Trajectories) -> ModalModel:
 
     Models that grow without loads somewhere in the range of the training materials come last: a motion may have a
     material between those that were tried.
+
+    Raises:
+        InputError: the training part is too short for the smallest model.
     """
     every = _modes(train.displacement, max(MODES))
     load_basis = _modes(train.loads, train.loads.shape[-1], LOAD_SHARE)
@@ -122,16 +127,19 @@ def fit_modal(train: Trajectories, validation: Trajectories) -> ModalModel:
     spread = np.where(varied, spread, np.inf)  # a property that never varies has no say
     sizes = sorted({min(n, every.shape[1]) for n in MODES})
     degrees = DEGREES if varied.any() else DEGREES[:1]
-    best: tuple[tuple[bool, float], ModalModel] | None = None
-    for modes, degree in product(sizes, degrees):
-        for model in _fits(train, every[:, :modes], load_basis, centre, spread, degree):
-            growth = _growth(model, train.material) ** (train.loads.shape[1] - 1)
-            merit = not growth <= MOST_GROWTH, _error(model, validation)
-            if best is None or merit < best[0]:
-                best = merit, model
-    if best is None:
-        raise RuntimeError("two modes and one material are always few enough unknowns")
-    return best[1]
+    found = [
+        (_error(model, validation), model)
+        for modes, degree in product(sizes, degrees)
+        for model in _fits(train, every[:, :modes], load_basis, centre, spread, degree)
+    ]
+    ranked = [model for _, model in sorted(found, key=lambda pair: pair[0])]
+    if not ranked:
+        raise InputError(
+            f"the modal baseline has more unknowns than the {train.loads.shape[0]} training trajectories have steps: "
+            "train on more of them, or leave modal out of evaluate.baselines"
+        )
+    steps = train.loads.shape[1] - 1
+    return next((m for m in ranked if _growth(m, train.material) ** steps <= MOST_GROWTH), ranked[0])
 
 
 def _modes(values: np.ndarray, count: int, share: float = 1e-14) -> np.ndarray:
@@ -151,13 +159,13 @@ def _fits(
     spread: np.ndarray,
     degree: int,
 ) -> Sequence[ModalModel]:
-    """One model for each ridge; none where there would be too many unknowns."""
+    """One model for each ridge; none where there would be more unknowns than steps to fit, or than can be solved."""
     z, w = train.displacement @ basis, train.velocity @ basis
     tiny = np.finfo(float).tiny
     speed = max(float(w.std()), tiny) / max(float(z.std()), tiny)
     terms = polynomial((train.material - centre) / spread, degree)
     unknowns = terms.shape[1] * 2 * (basis.shape[1] + load_basis.shape[1])
-    if unknowns > MOST_UNKNOWNS:
+    if unknowns > min(MOST_UNKNOWNS, len(z) * (z.shape[1] - 1)):
         return []
     scale = max(float(z.std()), tiny)  # of the state, so that state and loads are of size one
     state, forces = np.concatenate([z, w / speed], -1) / scale, train.loads @ load_basis

@@ -51,9 +51,10 @@ class Bodies:
         states = states_at(record, trajectories, aligned.starts)
         return cls(source_of(record), cases, states, aligned.starts, aligned.valid)
 
-    def complete(self, forecast: xr.Dataset) -> bool:
-        """Whether a forecast has the velocity, which its energy is made of."""
-        return all(f"velocity_{axis}" in forecast for axis in COMPONENTS[: self.source.dim])
+    @property
+    def velocities(self) -> list[str]:
+        """Variables that energy needs besides displacement."""
+        return [f"velocity_{axis}" for axis in COMPONENTS[: self.source.dim]]
 
     def vector(self, forecast: xr.Dataset, name: str) -> np.ndarray:
         """The components ``[trajectory, init_time, lead_time, *nodes, dim]``."""
