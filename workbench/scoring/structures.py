@@ -190,7 +190,11 @@ def _scores(scene: Scene, source: xr.Dataset) -> xr.Dataset:
 def _row(scene: Scene, source: xr.Dataset, quantity: str) -> xr.Dataset:
     truth, found, last = (scene.stacked(d, quantity) for d in (scene.truth, source, scene.last))
     found = found.transpose(*truth.dims)
+    metrics.difference(found.isel(lead_time=0), truth.isel(lead_time=0))  # refuses other coordinates
+    labels = {d: truth[d] for d in (*RUNS, "lead_time")}
+    found, truth, last = (a.drop_vars(list(a.coords)) for a in (found, truth, last))  # half of the time is theirs
     weights = scene.solid[scene.quantities[quantity][0]]
+    weights = weights.drop_vars(list(weights.coords))
     runs = [d for d in truth.dims if d in RUNS]
     every = [d for d in truth.dims if d not in runs]
     span = metrics.value_range(truth, [d for d in truth.dims if d != "component"])
@@ -212,13 +216,13 @@ def _row(scene: Scene, source: xr.Dataset, quantity: str) -> xr.Dataset:
             "score": _by_metric({name: whole[name] for name in METRICS}),
             "score_by_lead": _by_metric({n: at_leads.get(n, xr.full_like(at_leads["nmae"], np.nan)) for n in METRICS}),
             "relative_l2_by_start": each,
-        }
+        },
+        labels,
     )
 
 
 def _by_metric(rows: dict[str, xr.DataArray]) -> xr.DataArray:
-    parts = [row.drop_vars("component", errors="ignore") for row in rows.values()]
-    return xr.concat(parts, dim="metric", coords="minimal", compat="override").assign_coords(metric=list(rows))
+    return xr.concat(list(rows.values()), dim="metric").assign_coords(metric=list(rows))
 
 
 # ------------------------------------------------------------------------------------------------------------ motion
