@@ -21,6 +21,7 @@ from workbench.evaluate import evaluate_long_run, main
 from workbench.models.deepfea import DeepFEA
 from workbench.plan import ForecastPlan
 from workbench.rollout import write_rollout
+from workbench.scoring.structures import long_run, summary
 from workbench.scoring.structures_verdict import motion_means, verdict
 from workbench.simulate.structures import Structures
 from workbench.tasks import TransientTask
@@ -102,8 +103,7 @@ def test_an_untrained_model_is_scored_beside_every_baseline(project, capsys):
     np.testing.assert_allclose(error.sel(forecast="persistence"), 1, rtol=1e-12)
     np.testing.assert_allclose(scores["score"].sel(forecast="persistence", metric="skill"), 0, atol=1e-12)
     assert float(error.sel(forecast="coarse_mesh")) < float(error.sel(forecast="quasi_static")) < 1
-    assert main([*project.words, "--overwrite", "--json"]) == 0
-    plain = json.loads(capsys.readouterr().out.splitlines()[-1])["long_run"]
+    plain = json.loads(json.dumps(summary(scores)))
     assert plain["verdict"] == scores.attrs["verdict"]
     assert plain["score"]["modal"]["von_mises"]["nrmse"] > 0 and plain["motion"]["model"]["peak_error"] > 0
 
@@ -157,16 +157,14 @@ def test_a_forecast_that_stopped_has_no_scores_and_says_so(project):
     assert int(motion_means(scores)["frequency_forecasts"].sel(forecast="model")) == 3
 
 
-def test_what_cannot_be_computed_is_named(project, capsys):
+def test_what_cannot_be_computed_is_named(project):
     without = ("--data.state=[displacement_x, displacement_y]", "--evaluate.baselines=[persistence]")
     scores = project.score(project.truth().drop_vars(["velocity_x", "velocity_y"]), *without)
     assert "energy" not in scores and "frequency_error" in scores
     assert "velocity_x and velocity_y" in json.loads(scores.attrs["missing"])["energy"]
     assert scores.attrs["verdict"].endswith("; not compared with quasi_static (evaluate.baselines)")
     bare = project.record.drop_vars("velocity_x").assign_attrs(simulation="{}")
-    write_record(bare, project.folder / "bare.zarr")
-    forecast = project.truth().drop_vars(["velocity_x", "velocity_y"])
-    scores = project.score(forecast, *without, f"--data.record={project.folder}/bare.zarr")
+    scores = long_run(project.experiment(*without), bare, project.truth().drop_vars(["velocity_x", "velocity_y"]))
     assert "frequency_error" not in scores and "peak_error" in scores
     assert "cannot be computed again" in json.loads(scores.attrs["missing"])["natural_frequency"]
 
@@ -179,14 +177,9 @@ def test_wrong_experiments_are_refused(project):
     with pytest.raises(InputError, match="did you mean 'quasi_static'"):
         project.score(project.truth(), "--evaluate.baselines=[quasistatic]")
     with pytest.raises(InputError, match="'strain_rate' is forecast, which the baselines of structures"):
-        named = project.record["von_mises"].rename("strain_rate")
-        write_record(project.record.assign(strain_rate=named), project.folder / "more.zarr")
-        project.score(
-            project.truth().assign(strain_rate=project.truth()["von_mises"]),
-            "--data.diagnostic=[strain_rate]",
-            ALONE,
-            f"--data.record={project.folder}/more.zarr",
-        )
+        named = project.record.assign(strain_rate=project.record["von_mises"])
+        forecast = project.truth().assign(strain_rate=project.truth()["von_mises"])
+        long_run(project.experiment("--data.diagnostic=[strain_rate]", ALONE), named, forecast)
 
 
 def test_the_verdict_names_every_bar_that_is_missed():
