@@ -32,6 +32,7 @@ evaluate: of the experiment, or here:
   workbench evaluate -c kolmogorov/fno --evaluate.baselines="[persistence, climatology, linear]"
   workbench evaluate -c kolmogorov/fno --overwrite --evaluate.headline=mae --evaluate.resamples=5000
   workbench evaluate -c channel.yaml --evaluate.long_run.domain=channel
+  workbench evaluate -c beam.yaml --evaluate.long_run.domain=structures
   >>> xr.open_dataset("runs/kolmogorov/fno/scores.nc").score.sel(metric="rmse")
 """
 
@@ -120,9 +121,10 @@ def evaluate_long_run(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> xr.Dataset:
-    """Compare the statistics of a whole rollout with those of the truth, and write them into the run directory.
+    """Compare a whole rollout with the truth as its domain asks for it, and write the result into the run directory.
 
-    The rollout may run past the end of the record (``rollout.within: false``): it is not compared state by state.
+    A rollout may run past the end of the record (``rollout.within: false``). A channel is not compared state by state,
+    a structure as far as the record goes.
 
     Args:
         experiment: names the domain in ``evaluate.long_run.domain``.
@@ -131,7 +133,7 @@ def evaluate_long_run(
         progress: called with blocks done and blocks in all, for each record that is read.
 
     Returns:
-        what ``channel.nc`` (or the file named after another domain) holds, in memory.
+        what ``channel.nc``, or the file named after another domain, holds, in memory.
 
     Raises:
         InputError: the experiment names no domain, or the record or a reference is none of this domain.

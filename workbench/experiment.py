@@ -63,17 +63,19 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class LongRunConfig:
-    """Statistics of a rollout as a whole, beside those of the truth: whether it stays where the truth is.
+    """Statistics of a rollout as a whole, beside those of the truth: what its field asks besides errors at each lead.
 
     Args:
-        domain: whose statistics: ``channel``, turbulent flow between two walls; by default none.
-        references: other records of the same flow, such as coarse solvers, that stand beside the model (name -> recipe,
-            path or address); a text file holds published profiles.
-        discard: part of the forecast's steps that is left out of its statistics, while it settles.
-        batches: batches of consecutive states, in all runs together, that the uncertainty is taken from.
+        domain: whose statistics: ``channel``, turbulent flow between two walls, or ``structures``, vibrating bodies;
+            by default none.
+        references: of ``channel``: other records of the same flow, such as coarse solvers, that stand beside the model
+            (name -> recipe, path or address); a text file holds published profiles.
+        discard: of ``channel``: part of the forecast's steps that is left out of its statistics, while it settles.
+        batches: of ``channel``: batches of consecutive states, in all runs together, that the uncertainty is taken
+            from.
     """
 
-    domain: Literal["", "channel"] = ""
+    domain: Literal["", "channel", "structures"] = ""
     references: dict[str, str] = field(default_factory=dict)
     discard: float = 0.2
     batches: int = 20
@@ -84,6 +86,11 @@ class LongRunConfig:
             raise InputError(f"evaluate.long_run.discard is {self.discard}: expected a part of the steps, 0 or below 1")
         if self.batches < 2:
             raise InputError(f"evaluate.long_run.batches is {self.batches}: an uncertainty needs at least 2")
+        if self.references and self.domain == "structures":
+            raise InputError(
+                "evaluate.long_run.references are of the domain channel: what stands beside a structure is named in "
+                "evaluate.baselines, for example quasi_static, modal and coarse_mesh"
+            )
 
 
 @dataclass(frozen=True)

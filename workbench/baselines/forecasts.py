@@ -29,6 +29,13 @@ BASELINES = {
     "linear": "linear inverse model: ridge regression on the window of states, in the space of leading modes "
     "(workbench.baselines.linear)",
 }
+STRUCTURES = {
+    "quasi_static": "static response of a structure to the loads at the valid time (workbench.baselines.structures)",
+    "modal": "few modes of the training set's motion and a linear step of them, driven by the loads; coefficients are "
+    "polynomials of the material (workbench.baselines.modal)",
+    "coarse_mesh": "the record's own solver on half its elements along each axis (workbench.baselines.structures)",
+}
+"""Those of records that `workbench.simulate.structures` made; they know loads, supports and material."""
 CHUNK_BYTES = 32 * 2**20
 
 Forecaster = Callable[[np.ndarray, np.ndarray], xr.Dataset]
@@ -44,28 +51,37 @@ def fit_baselines(
     """The baselines called `names`, in that order, fitted on the training part.
 
     Args:
-        names: among `BASELINES`.
+        names: among `BASELINES` and `STRUCTURES`.
         problem: what is forecast.
-        climatology: of the training part; only persistence of a record without missing values does without.
+        climatology: of the training part; persistence of a record without missing values and those of structures do
+            without.
         weights: variable -> area weights ``[*space]``, for the modes of ``linear``.
 
     Raises:
         InputError: a name is unknown, or a part is too short for a regression.
     """
     for name in names:
-        if name not in BASELINES:
-            near = get_close_matches(name, BASELINES, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose among {', '.join(BASELINES)}"
+        known = [*BASELINES, *STRUCTURES]
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"choose among {', '.join(known)}"
             raise InputError(f"there is no baseline '{name}' (evaluate.baselines): {hint}")
     return {name: _fit(name, problem, climatology, weights) for name in names}
 
 
 def needs_climatology(names: Sequence[str], missing: str) -> bool:
     """Whether one of the baselines `names` needs a climatology."""
-    return missing == "mask" or any(name != "persistence" for name in names)
+    return missing == "mask" or any(name not in ("persistence", *STRUCTURES) for name in names)
 
 
 def _fit(name: str, problem: Problem, climatology: xr.Dataset | None, weights: Mapping[str, np.ndarray]) -> Forecaster:
+    if name in STRUCTURES:
+        from workbench.baselines.structures import fit_structures  # the finite elements take a third of a second
+
+        predict, words = fit_structures(name, problem)
+        return lambda trajectories, starts: _forecast(
+            problem, predict(trajectories, starts), trajectories, starts, words
+        )
     if climatology is None:
         if needs_climatology([name], problem.missing):
             raise InputError(f"the baseline '{name}' needs a climatology: pass one from fit_climatology")

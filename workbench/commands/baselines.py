@@ -16,7 +16,8 @@ reads   the record of the experiment; no model and no training is needed
 writes  runs/EXPERIMENT/baselines.nc, laid out like scores.nc
 
 Which forecasts: as many steps and starts as the section rollout: says, from its split. Which baselines: by default
-all of persistence, climatology, damped_persistence and linear. What they reach is what a model has to beat.
+all of persistence, climatology, damped_persistence and linear, and of a record that workbench.simulate.structures made
+quasi_static, modal and coarse_mesh too. What they reach is what a model has to beat.
 
   workbench baselines -c weather/ncep_slp_fno
   workbench baselines -c kolmogorov/fno --rollout.steps=50 --evaluate.baselines="[persistence, linear]"
@@ -31,9 +32,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options, rest = parser.parse_known_args(list(argv))
     if options.list:
-        from workbench.baselines.forecasts import BASELINES
+        from workbench.baselines.forecasts import BASELINES, STRUCTURES
 
-        print("\n".join(f"{name}\n    {definition}" for name, definition in BASELINES.items()))
+        every = {**BASELINES, **STRUCTURES}
+        print("\n".join(f"{name}\n    {definition}" for name, definition in every.items()))
         return 0
     experiment = experiments.load(options.config, rest, options.run_dir)
     from workbench.scoring.verdict import print_table, summary
@@ -57,7 +59,7 @@ def score_baselines(experiment: experiments.Experiment, *, overwrite: bool = Fal
     """
     from dataclasses import replace
 
-    from workbench.baselines.forecasts import BASELINES, persistence
+    from workbench.baselines.forecasts import BASELINES, STRUCTURES, persistence
     from workbench.data.starts import Problem, choose_starts
     from workbench.data.store import open_data, refuse_existing
     from workbench.progress import bar
@@ -67,9 +69,10 @@ def score_baselines(experiment: experiments.Experiment, *, overwrite: bool = Fal
     path = experiment.run_dir / "baselines.nc"
     refuse_existing(path, overwrite)
     config, data = experiment.rollout, experiment.data
-    if "baselines" not in (experiment.config.get("evaluate") or {}):
-        experiment = replace(experiment, evaluate=replace(experiment.evaluate, baselines=tuple(BASELINES)))
     problem = Problem.of(open_data(data), data, config.steps)
+    if "baselines" not in (experiment.config.get("evaluate") or {}):
+        every = (*BASELINES, *(STRUCTURES if "material_law" in problem.record.attrs else ()))
+        experiment = replace(experiment, evaluate=replace(experiment.evaluate, baselines=every))
     trajectories, starts = choose_starts(
         problem.parts[config.split], data.history, data.stride, config.steps, config.starts
     )

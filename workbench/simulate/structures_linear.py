@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -57,17 +58,40 @@ class LinearBody:
 
     def natural_frequencies(self, count: int = 1) -> np.ndarray:
         """The lowest ones, in Hz."""
+        return np.sqrt(np.sort(self._eigenpairs(count, vectors=False))) / (2 * np.pi)
+
+    def first_mode(self) -> np.ndarray:
+        """Shape φ of the lowest frequency, ``[node, dim]`` with φᵀ M φ = 1."""
+        shape = np.zeros(self.mass.shape[0])
+        shape[self.free] = self._eigenpairs(1, vectors=True)[1][:, 0]
+        return shape.reshape(-1, self.elements.mesh.dim)
+
+    def _eigenpairs(self, count: int, vectors: bool) -> Any:
+        """ω², with the vectors if asked for."""
         stiffness, mass = (matrix[self.free][:, self.free].tocsc() for matrix in (self.stiffness, self.mass))
         start = np.ones(len(self.free))  # ARPACK draws one else, and the last bits change from run to run
-        squares = eigsh(stiffness, count, mass, sigma=0, v0=start, return_eigenvectors=False)
-        return np.sqrt(np.sort(squares)) / (2 * np.pi)
+        return eigsh(stiffness, count, mass, sigma=0, v0=start, return_eigenvectors=vectors)
 
-    def static(self, load: np.ndarray) -> np.ndarray:
-        """Displacement ``[node, dim]`` under a load that does not change, K u = f, `load` ``[*nodes, dim]`` in N."""
-        displacement = np.zeros(load.size)
+    def static(self, load: np.ndarray, prescribed: np.ndarray | None = None) -> np.ndarray:
+        """Displacement under loads that do not change, K u = f.
+
+        Args:
+            load: ``[..., *nodes, dim]`` in N.
+            prescribed: displacements ``[..., *nodes, dim]`` in m, used where supported; zero by default.
+
+        Returns:
+            ``[..., node, dim]``.
+        """
+        dim = self.elements.mesh.dim
+        forces = load.reshape(-1, self.mass.shape[0])
+        displacement = np.zeros_like(forces, dtype=np.float64)
+        if prescribed is not None:
+            held = self.supported.ravel()
+            displacement[:, held] = prescribed.reshape(len(forces), -1)[:, held]
+        unbalanced = (forces - (self.stiffness @ displacement.T).T)[:, self.free]
         factor = factorise(self.stiffness[self.free][:, self.free])
-        displacement[self.free] = factor.solve(load.ravel()[self.free])
-        return displacement.reshape(-1, self.elements.mesh.dim)
+        displacement[:, self.free] = factor.solve(unbalanced.T).T
+        return displacement.reshape(*load.shape[: -dim - 1], -1, dim)
 
 
 def factorise(matrix: sp.sparray) -> SuperLU:

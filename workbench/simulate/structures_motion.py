@@ -16,19 +16,21 @@ class Drive:
     """Loads and supports at the saved instants, and the rule between them.
 
     Loads are linear in time. Prescribed displacements follow the cubic spline through the saved values that starts at
-    rest, so that their velocity and acceleration, which act on the body too, are continuous.
+    rest or at a given velocity, so that their velocity and acceleration, which act on the body too, are continuous.
 
     Attributes:
         interval: between saved instants, in s.
         loads: nodal forces ``[time, *nodes, dim]`` in N (2D: N per metre of thickness).
         supported: ``bool[*nodes, dim]``, which components are prescribed.
         prescribed: displacements ``[time, *nodes, dim]`` in m, used where `supported`; None for none.
+        speed: velocity of the supports at the first instant ``[*nodes, dim]`` in m/s; None for rest.
     """
 
     interval: float
     loads: np.ndarray
     supported: np.ndarray
     prescribed: np.ndarray | None = None
+    speed: np.ndarray | None = None
 
     def check(self, mesh: Mesh) -> None:
         """Compare with the mesh.
@@ -62,7 +64,9 @@ class Drive:
             return None
         times = np.arange(len(values)) * self.interval
         rest = np.zeros(values.shape[1])
-        return CubicSpline(times, values, bc_type=((1, rest), (2, rest)))
+        return CubicSpline(
+            times, values, bc_type=((1, rest if self.speed is None else self.speed[self.supported]), (2, rest))
+        )
 
 
 @dataclass(frozen=True)

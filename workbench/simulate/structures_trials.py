@@ -17,6 +17,7 @@ from workbench.simulate.structures_elements import (
     linear_stress,
     small_strain,
 )
+from workbench.simulate.structures_fields import along_axes
 from workbench.simulate.structures_linear import LinearBody
 from workbench.simulate.structures_mesh import COMPONENTS, ORDER, Mesh, box, interpolation, refine
 from workbench.simulate.structures_motion import Drive
@@ -117,18 +118,25 @@ class Specimen:
         Raises:
             InputError: its supports leave a rigid mode, or its load lies on a cut-out.
         """
-        elements = self.full if case.solid.all() else Elements(refine(self.record_mesh(case), self.refinement))
-        mesh = elements.mesh
-        modulus, ratio = (self._spread(field)[mesh.solid] for field in (case.youngs_modulus, case.poissons_ratio))
-        material = Material(modulus, ratio, np.full_like(modulus, self.density))
-        body = LinearBody(elements, material, self.supported & mesh.attached[..., None], self.kinematics)
+        body = self.body(case.solid, case.youngs_modulus, case.poissons_ratio)
         load = self.unit_load(case)
         loads = case.course.reshape(-1, *[1] * load.ndim) * load
         drive = Drive(interval, loads, body.supported, self._prescribed(case))
-        drive.check(mesh)
+        drive.check(body.elements.mesh)
         frequency = float(body.natural_frequencies()[0])
         drive = replace(drive, loads=loads * self._peak_load(case, body, load))
         return Trial(case, replace(body, mass_damping=4 * math.pi * self.damping_ratio * frequency), drive, frequency)
+
+    def body(
+        self, solid: np.ndarray, youngs_modulus: np.ndarray, poissons_ratio: np.ndarray, mass_damping: float = 0.0
+    ) -> LinearBody:
+        """The body on the solver's mesh, of what is known of the record's elements ``[*elements]``."""
+        mesh = box(self.elements, self.lengths, solid)
+        elements = self.full if solid.all() else Elements(refine(mesh, self.refinement))
+        modulus, ratio = (self._spread(field)[elements.mesh.solid] for field in (youngs_modulus, poissons_ratio))
+        material = Material(modulus, ratio, np.full_like(modulus, self.density))
+        supported = self.supported & elements.mesh.attached[..., None]
+        return LinearBody(elements, material, supported, self.kinematics, mass_damping)
 
     def _spread(self, field: np.ndarray) -> np.ndarray:
         """From elements of the record to those of the solver."""
@@ -148,16 +156,41 @@ class Specimen:
 
         The traction is linear between the record's nodes, so that the record's nodal forces determine it.
         """
-        normal = ORDER[COMPONENTS.index(self.loaded_face[0])]
-        across = [axis for axis in range(self.dim) if axis != normal]
         traction = np.ones(())
-        for centre, width, axis in zip(case.centre, case.width, across, strict=True):
+        for centre, width, axis in zip(case.centre, case.width, self._across, strict=True):
             patch = np.exp(-0.5 * ((np.linspace(0, 1, self.grid[axis] + 1) - centre) / width) ** 2)
-            length = self.lengths[ORDER[axis]] / (len(self.to_solver[axis]) - 1)
-            traction = traction[..., None] * (_line_mass(self.to_solver[axis], length) @ patch)
+            traction = traction[..., None] * (self._line_mass(axis) @ patch)
         load = np.zeros(self.full.mesh.points.shape)
         load[self._face(self.loaded_face)] = traction[..., None] * case.direction
         return load
+
+    def spread_load(self, loads: np.ndarray) -> np.ndarray:
+        """From the record's nodal forces to the solver's, ``[..., *nodes, dim]``, both of the same traction.
+
+        The inverse of the way from the solver's to the record's, which keeps the work in the record's displacements.
+        """
+        face = (..., *self._face(self.loaded_face), slice(None))
+        maps = [
+            self._line_mass(axis) @ np.linalg.inv(self.to_solver[axis].T @ self._line_mass(axis))
+            for axis in self._across
+        ]
+        lead = loads.shape[: -self.dim - 1]
+        spread = np.zeros((*lead, *self.full.mesh.points.shape))
+        spread[face] = along_axes(maps, loads[face], first=len(lead))
+        return spread
+
+    @property
+    def _across(self) -> list[int]:
+        """Axes of the grid that the loaded face extends along."""
+        normal = ORDER[COMPONENTS.index(self.loaded_face[0])]
+        return [axis for axis in range(self.dim) if axis != normal]
+
+    def _line_mass(self, axis: int) -> np.ndarray:
+        """From a traction at the record's nodes along an axis to forces at the solver's."""
+        nodes = len(self.to_solver[axis])
+        mass = np.diag(np.full(nodes, 4.0)) + np.diag(np.ones(nodes - 1), 1) + np.diag(np.ones(nodes - 1), -1)
+        mass[0, 0] = mass[-1, -1] = 2
+        return self.lengths[ORDER[axis]] / (nodes - 1) / 6 * mass @ self.to_solver[axis]
 
     def _peak_load(self, case: Case, body: LinearBody, load: np.ndarray) -> float:
         """Factor that brings the static response to the drawn displacement, or to the largest strain if less."""
@@ -166,11 +199,3 @@ class Specimen:
         gradient = body.elements.displacement_gradient(static)
         _, strain = linear_stress(small_strain(gradient), body.material, self.kinematics)
         return float(min(case.static_peak / stretch, self.strain_peak / effective_strain(strain).max()))
-
-
-def _line_mass(matrix: np.ndarray, length: float) -> np.ndarray:
-    """From a traction at the record's nodes of a line to forces at the solver's, whose elements are `length` long."""
-    nodes = len(matrix)
-    mass = np.diag(np.full(nodes, 4.0)) + np.diag(np.ones(nodes - 1), 1) + np.diag(np.ones(nodes - 1), -1)
-    mass[0, 0] = mass[-1, -1] = 2
-    return length / 6 * mass @ matrix
