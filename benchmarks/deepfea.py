@@ -1,14 +1,14 @@
 """Time DeepFEA against the fine-mesh solver that made its record, a trajectory of 50 instants, in one run.
 
 Both go from loads, supports and material in memory to displacements and von Mises stresses on the record's grid in
-memory. The surrogate normalises, runs the network over all steps at once and goes back to physical units. The solver
-factorises or finds its time step, marches and recovers stresses; `drawing` (meshing, assembly, first frequency, size
-of the loads) is timed beside it and not part of the ratio, nor is anything written. The linear solver takes
-trajectories one by one, so 32 of them take 32 times as long; the neo-Hookean one advances 32 together.
+memory. The surrogate normalises, runs the network over all steps at once, as a rollout does, and goes back to physical
+units. The solver factorises or finds its time step, marches and recovers stresses; `drawing` (meshing, assembly, first
+frequency, size of the loads) is timed beside it and not part of the ratio, nor is anything written. The linear solver
+takes trajectories one by one, so 32 of them take 32 times as long; the neo-Hookean one advances 32 together.
 
 One thread each, in turns; CPU seconds for a trajectory, medians over the rounds; a ratio is the median of the ratios
-of the rounds. `step by step` is the same network as a rollout runs it, one call a step. Weights do not change the
-time, so untrained ones of the default sizes do; those of a run or weights file are taken with their own sizes.
+of the rounds. `step by step` is the same with one call of the network a step. Weights do not change the time, so
+untrained ones of the default sizes do; those of a run or weights file are taken with their own sizes.
 
 This is the plain ratio, which the paper puts at two orders of magnitude (doi 10.1016/j.eswa.2024.126343); it says
 nothing of errors, for which see ``workbench speedup``.
@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
@@ -41,7 +40,6 @@ from workbench.data.store import open_record
 from workbench.data.windows import parts
 from workbench.data.writer import write_record
 from workbench.models.deepfea import DeepFEA
-from workbench.rollout import rollout
 from workbench.simulate.structures import Structures
 from workbench.simulate.structures_fields import moving_fields
 from workbench.simulate.structures_linear import march
@@ -98,27 +96,23 @@ def surrogate(task: TransientTask, record: xr.Dataset) -> tuple[Callable[[int], 
     chosen = {count: torch.arange(count) % record.sizes["trajectory"] for count in (1, BATCH)}
     batches = {count: {role: x[places] for role, x in roles.items()} for count, places in chosen.items()}
     state, elements = (task.normalisers[role].inverse for role in ("state", "diagnostic"))
-    width = task.state_channels
 
     @torch.inference_mode()
+    def run(count: int, block: int) -> Tensor:
+        z = {role: task.normalisers[role](x) for role, x in batches[count].items()}  # type: ignore[operator]
+        static, forcing, found = z.get("static"), z["forcing"], []
+        window = task.begin(z["state"][:, :1], task.context(forcing, static, 0))
+        for first in range(0, forcing.shape[1] - 1, block):
+            fields, window = task.advance_block(window, forcing[:, first:], static, block)
+            elements(fields["diagnostic"])  # type: ignore[operator]
+            found.append(state(fields["state"]))  # type: ignore[operator]
+        return torch.cat(found, 1)
+
     def at_once(count: int) -> Tensor:
-        z = {role: task.normalisers[role](x) for role, x in batches[count].items()}
-        static, start = z.get("static"), z["state"][:, :1]
-        fixed, network = task.fixed(static), cast(DeepFEA, task.network)
-        found = network(start, task.known(z["forcing"]), static, fixed=fixed, scale=task.scale)
-        elements(found.elements)  # type: ignore[operator]
-        return state(found.nodes if fixed is None else torch.where(fixed[:, None], start, found.nodes))  # type: ignore[operator,no-any-return]
+        return run(count, record.sizes["time"] - 1)
 
-    @torch.inference_mode()
     def step_by_step() -> Tensor:
-        z = {role: task.normalisers[role](x) for role, x in batches[1].items()}
-        steps, rest = z["forcing"].shape[1] - 1, {"static": z["static"]} if "static" in z else {}
-        contexts = iter([{"forcing": z["forcing"][:, t : t + 2], **rest} for t in range(steps)])
-        states = rollout(task, task.begin(z["state"][:, :1], rest), contexts)  # type: ignore[arg-type]
-        found = torch.stack([next(states)[0] for _ in range(steps)], 1)
-        cut = (..., *[slice(-1)] * len(packing.space))
-        elements(found[:, :, -packing.groups["diagnostic"].channels :][cut])  # type: ignore[operator]
-        return state(found[:, :, :width])  # type: ignore[operator,no-any-return]
+        return run(1, 1)
 
     difference = (at_once(1) - step_by_step()).abs().max() / at_once(1).abs().max()
     if difference > 1e-4:

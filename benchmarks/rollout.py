@@ -49,12 +49,23 @@ class Paced:
         self.normalisers = {"state": Normaliser(packing.groups["state"])}
         self._work = torch.randn(192, 192)
 
-    def advance(self, window: torch.Tensor, context: object = None) -> torch.Tensor:
+    def begin(self, window: torch.Tensor, context: object) -> torch.Tensor:
+        """The states themselves."""
+        return window
+
+    def context(self, forcing: object, static: object, step: int) -> dict[str, torch.Tensor]:
+        """None."""
+        return {}
+
+    def advance_block(
+        self, window: torch.Tensor, forcing: object, static: object, steps: int
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """One step."""
         end = time.perf_counter() + self.seconds
         while time.perf_counter() < end:
             self._work @ self._work
-        return 0.999 * window[:, -1]
+        state = 0.999 * window
+        return {"state": state}, state
 
 
 def record(folder: Path) -> xr.Dataset:
@@ -78,7 +89,7 @@ def setting(folder: Path, steps: int, seconds: float) -> tuple[Paced, ForecastPl
 def bare(task: Paced, steps: int) -> float:
     """Seconds of the model loop alone."""
     window = torch.randn(1, 1, 1, SIZE, SIZE)
-    states = rollout(task, window)  # type: ignore[arg-type]
+    states = rollout(task, window)
     clock = time.perf_counter()
     for _ in range(steps):
         next(states)
@@ -88,7 +99,7 @@ def bare(task: Paced, steps: int) -> float:
 def written(task: Paced, plan: ForecastPlan, folder: Path) -> float:
     """Seconds of the rollout with everything it writes."""
     clock = time.perf_counter()
-    write_rollout(task, plan, folder / "out.zarr", overwrite=True)  # type: ignore[arg-type]
+    write_rollout(task, plan, folder / "out.zarr", overwrite=True)
     return time.perf_counter() - clock
 
 

@@ -198,9 +198,9 @@ def test_the_generator_keeps_no_history(tmp_path):
     record = make_record(tmp_path)
     task = make_task(record, forcing=())
     states = rollout(task, torch.randn(1, 1, 2, 5, 6))
-    first = next(states)[0]
+    first = next(states)["state"]
     for _ in range(4):
-        last = next(states)[0]
+        last = next(states)["state"]
     assert first.shape == last.shape == (1, 2, 5, 6) and not torch.equal(first, last)
 
 

@@ -1,9 +1,9 @@
 """Autoregressive forecasts: a generator over states, written to a store as they come.
 
-Memory does not grow with the number of steps or forecasts: the generator keeps one window of states, a background
-thread writes whole chunks, and what is written is forgotten. A killed rollout continues from the last written chunk
-with the saved state, bit for bit. A forecast whose state is no longer finite stops, is noted with step and place,
-and keeps what was good.
+Memory does not grow with the number of steps or forecasts: the generator keeps one window of states and one block of
+steps, a background thread writes whole chunks, and what is written is forgotten. A killed rollout continues from the
+last written chunk with the saved state, bit for bit. A forecast whose state is no longer finite stops, is noted with
+step and place, and keeps what was good.
 """
 
 from __future__ import annotations
@@ -33,27 +33,33 @@ from workbench.errors import InputError
 from workbench.plan import LEADING, ForecastPlan, template
 
 Context = dict[str, Tensor]
+Fields = dict[str, Tensor]
+"""Role (state, diagnostic) -> normalised values."""
 
 
 @runtime_checkable
 class Stepper(Protocol):
-    """What can be rolled out: one step of physical time on normalised tensors (`workbench.tasks.ForecastTask`)."""
+    """What can be rolled out: steps of physical time on normalised tensors (`workbench.tasks.ForecastTask`)."""
 
     packing: Packing | None
     normalisers: Any
     state_channels: int
 
-    @property
-    def carried_channels(self) -> int:
-        """Channels of what `advance` gives that the next step sees: the state, and what a network remembers."""
-        ...
-
     def begin(self, window: Tensor, context: Context | None) -> Tensor:
-        """What the first step sees, made of the last `history` states."""
+        """What the first step sees, made of the last `history` states: the state, then what a network remembers."""
         ...
 
-    def advance(self, window: Tensor, context: Context | None = None) -> Tensor:
-        """The next state (then what else is carried, then diagnostics) after what the step before carried."""
+    def advance_block(
+        self, window: Tensor, forcing: Tensor | None, static: Tensor | None, steps: int
+    ) -> tuple[Fields, Tensor]:
+        """Between one and `steps` steps in one go, as many as suit the network; and what the next step sees.
+
+        Args:
+            window: what `begin` or the steps before gave, ``[b, h, c, *space]``.
+            forcing: of the last `history` instants and the ends of the steps, ``[b, history + steps, k, *space]``.
+            static: what does not change in time, ``[b, j, *space]``.
+            steps: how many may be taken.
+        """
         ...
 
     def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
@@ -64,24 +70,38 @@ class Stepper(Protocol):
 def rollout(
     task: Stepper,
     window: Float[Tensor, "b h c *space"],
-    contexts: Iterator[Context | None] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Repeat `advance` for ever, or as long as `contexts` lasts.
+    forcing: Float[Tensor, "b t k *space"] | None = None,
+    static: Float[Tensor, "b j *space"] | None = None,
+    steps: int | None = None,
+) -> Iterator[Fields]:
+    """Repeat `advance_block`, for `steps` steps or for ever.
 
     Args:
         task: what is rolled out.
         window: what `begin` made of the last `history` states, normalised.
-        contexts: the context of each step; none by default.
+        forcing: of the last `history` instants and of the ends of all steps, normalised.
+        static: what does not change in time, normalised.
+        steps: how many; needed where there is forcing, which ends.
 
     Yields:
-        the next state with diagnostics ``[b, d, *space]``, and the window ``[b, h, c, *space]`` that follows it.
+        of each role the next values ``[b, c, *space]``.
     """
-    while True:
-        context = next(contexts, None) if contexts is not None else None
+    for fields, _ in _blocks(task, window, forcing, static, steps):
+        for t in range(fields["state"].shape[1]):
+            yield {role: values[:, t] for role, values in fields.items()}
+
+
+def _blocks(
+    task: Stepper, window: Tensor, forcing: Tensor | None, static: Tensor | None, steps: int | None
+) -> Iterator[tuple[Fields, Tensor]]:
+    """Values ``[b, t, c, *space]`` of the next steps, and the window after them."""
+    done = 0
+    while steps is None or done < steps:
         with torch.inference_mode():
-            out = task.advance(window, context)
-            window = torch.cat([window[:, 1:], out[:, None, : task.carried_channels]], 1)
-        yield out, window
+            ahead = None if forcing is None else forcing[:, done:]
+            fields, window = task.advance_block(window, ahead, static, 1 if steps is None else steps - done)
+        done += fields["state"].shape[1]
+        yield fields, window
 
 
 @dataclass
@@ -251,22 +271,25 @@ class _Run:
             window = self._perturbed(self._read(batch, "state", 1 - history, history), batch)
             alive = torch.ones(len(window), dtype=torch.bool)
             with torch.inference_mode():
-                window = self.task.begin(window, next(self._contexts(batch, 0, 1)))
+                window = self.task.begin(window, self.task.context(*self._known(batch, 0, 1), 0))
         window = window.to(self.device)
         valid = torch.isfinite(window[:, -1, : self.task.state_channels])
         while lead < self.plan.steps:
             size = min(self.plan.block, self.plan.steps - lead)
-            states = rollout(self.task, window, self._contexts(batch, lead, size))
-            out: list[dict[str, Tensor]] = []
+            out: list[Fields] = []
+            known = self._known(batch, lead, size)
             clock = time.perf_counter()
-            for k in range(size):
-                state, window = next(states)
-                window = self._retire(state, window, valid, alive, batch, lead + k + 1)
-                out.append(self._physical(state, alive))
-                self.progress(number * self.plan.steps + lead + k + 1, total)
+            for fields, following in _blocks(self.task, window, *known, size):
+                window = following
+                dead = self._retire(fields["state"], valid, alive, batch, lead + 1)
+                out.append(self._physical(fields, dead))
+                lead += dead.shape[1]
+                self.progress(number * self.plan.steps + lead, total)
             self.seconds += time.perf_counter() - clock
             self.steps += size * len(alive)
-            lead += size
+            if not alive.all():  # harmless from here on
+                kept = alive.to(window.device).reshape(-1, *[1] * (window.ndim - 1))
+                window = torch.where(kept, window, 0.0)
             ended = lead == self.plan.steps
             after = _Position(
                 number + ended,
@@ -275,7 +298,7 @@ class _Run:
                 alive.clone(),
                 list(self.stopped),
             )
-            blocks = {role: torch.stack([step[role] for step in out], 1) for role in out[0]}
+            blocks = {role: torch.cat([steps[role] for steps in out], 1) for role in out[0]}
             background.submit(self._write, batch, lead - size, blocks, after)
 
     def _read(self, batch: dict[str, slice], role: str, first: int, length: int) -> Tensor:
@@ -299,46 +322,41 @@ class _Run:
                 window[row] += self.plan.perturbation * torch.from_numpy(draw).to(window)
         return window
 
-    def _contexts(self, batch: dict[str, slice], lead: int, size: int) -> Iterator[Context | None]:
-        """Contexts of the next `size` steps, read together."""
+    def _known(self, batch: dict[str, slice], lead: int, size: int) -> tuple[Tensor | None, Tensor | None]:
+        """Forcing and statics of the next `size` steps, read together."""
         groups, history = self.packing.groups, self.packing.history
-        if "forcing" not in groups and "static" not in groups:
-            yield from (None for _ in range(size))
-            return
-        static = self._read(batch, "static", 0, 1) if "static" in groups else None
         forcing = self._read(batch, "forcing", lead + 1 - history, history + size) if "forcing" in groups else None
-        for k in range(size):
-            yield self.task.context(forcing, static, k)
+        return forcing, self._read(batch, "static", 0, 1) if "static" in groups else None
 
-    def _retire(
-        self, state: Tensor, window: Tensor, valid: Tensor, alive: Tensor, batch: dict[str, slice], lead: int
-    ) -> Tensor:
-        """Note forecasts that left the finite numbers at `lead`, and keep their window harmless from here on."""
-        finite = torch.isfinite(state[:, : self.task.state_channels]) | ~valid
-        gone = (~finite.flatten(1).all(1)).cpu() & alive
-        for row in torch.nonzero(gone).flatten().tolist():
-            channel, *place = (int(i) for i in torch.nonzero(~finite[row])[0])
+    def _retire(self, state: Tensor, valid: Tensor, alive: Tensor, batch: dict[str, slice], lead: int) -> Tensor:
+        """Note in `alive` forecasts that leave the finite numbers; from where on each is dead, ``bool[b, t]``.
+
+        Args:
+            state: of the steps ``[b, t, c, *space]``, the first of which is the step `lead`.
+            valid: where a forecast started from a number.
+            alive: forecasts that had not left them before.
+            batch: which forecasts these are.
+            lead: step of the first state.
+        """
+        finite = torch.isfinite(state) | ~valid[:, None]
+        gone = ~finite.flatten(2).all(2).cpu()
+        dead = (gone.cumsum(1) > 0) | ~alive[:, None]
+        for row in torch.nonzero(dead[:, -1] & alive).flatten().tolist():
+            step = int(torch.nonzero(gone[row])[0])
+            channel, *place = (int(i) for i in torch.nonzero(~finite[row, step])[0])
             member, trajectory, start = self.plan.members_of(batch)[row]
             note = {"member": member, "init_time": str(self.plan.record[TIME].values[self.plan.starts[start]])}
             if TRAJECTORY in self.plan.record.dims:
                 note[TRAJECTORY] = int(self.plan.trajectories[trajectory])
-            self.stopped.append({**note, "step": lead, "variable": self.names[channel], "index": place})
-        alive &= ~gone
-        if not alive.all():
-            kept = alive.to(window.device).reshape(-1, *[1] * (window.ndim - 1))
-            window = torch.where(kept, window, 0.0)
-        return window
+            self.stopped.append({**note, "step": lead + step, "variable": self.names[channel], "index": place})
+        alive &= ~dead[:, -1]
+        return dead
 
-    def _physical(self, state: Tensor, alive: Tensor) -> dict[str, Tensor]:
+    def _physical(self, fields: Fields, dead: Tensor) -> Fields:
         """Physical units on the host, for each role; a stopped forecast is NaN."""
-        parts = {"state": state[:, : self.task.state_channels]}
-        if "diagnostic" in self.packing.groups:
-            shape = self.packing.groups["diagnostic"].shape  # of elements, each of which lies at its first node
-            parts["diagnostic"] = state[(slice(None), slice(self.task.carried_channels, None), *map(slice, shape))]
-        for role, part in parts.items():
-            parts[role] = self.task.normalisers[role].inverse(part).cpu()
-            if not alive.all():
-                parts[role][~alive] = torch.nan
+        parts = {role: self.task.normalisers[role].inverse(values).cpu() for role, values in fields.items()}
+        for values in parts.values():
+            values[dead] = torch.nan
         return parts
 
     def _write(self, batch: dict[str, slice], lead: int, blocks: dict[str, Tensor], after: _Position) -> None:

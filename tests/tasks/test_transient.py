@@ -90,7 +90,8 @@ def test_a_written_rollout_is_one_long_run(tmp_path, record, history, options):
         states, fed = z["state"][:, :-1], [t >= history for t in range(5 + history)]
         if fixed is not None:  # the truth at supports is what the record prescribes
             for t in range(history, states.shape[1]):
-                states[:, t] = torch.where(fixed, task.at_supports(states[:, t], z["forcing"][:, t]), states[:, t])
+                held = task.at_supports(states[:, t], z["forcing"][:, t : t + 1])[:, 0]
+                states[:, t] = torch.where(fixed, held, states[:, t])
         found = task.network(states, task.known(z["forcing"]), z["static"], fixed=fixed, fed=fed, scale=task.scale)
     physical = task.normalisers["state"].inverse(found.nodes[:, history - 1 :]).numpy()
     elements = task.normalisers["diagnostic"].inverse(found.elements[:, history - 1 :]).numpy()
@@ -108,15 +109,43 @@ def test_a_killed_rollout_goes_on_with_its_memory(tmp_path, record):
     whole = xr.open_zarr(write_rollout(task, plan, tmp_path / "whole.zarr").path).load()
 
     def stop(done, total):
-        if done == 5:
+        if done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_rollout(task, plan, tmp_path / "killed.zarr", progress=stop)
     steps = []
     path = write_rollout(task, plan, tmp_path / "killed.zarr", progress=lambda done, total: steps.append(done)).path
-    assert 1 < steps[0] <= 5
+    assert steps[0] in (4, 6)
     xr.testing.assert_equal(xr.open_zarr(path).load(), whole)
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_blocks_of_steps_give_what_single_steps_give(tmp_path, record, history):
+    """Ensembles, supports that move, and in each batch a forecast that leaves the finite numbers at its third step."""
+    pulled = record.pull_x.load().copy()
+    pulled[5, 5] = 3e38
+    task = task_of(record, config_of(history=history), target="increment", **SUPPORTS).eval()
+    calls = []
+    task.network.register_forward_hook(lambda *_: calls.append(1))
+    found = []
+    for block in (1, 4):
+        calls.clear()
+        plan = ForecastPlan(
+            record.assign(pull_x=pulled), np.array([0, 4, 5]), np.array([2]), 6,
+            members=2, perturbation=0.1, batch_size=3, block=block,
+        )  # fmt: skip
+        outcome = write_rollout(task, plan, tmp_path / f"{block}.zarr")
+        assert len(calls) == 2 * (math.ceil(6 / block) + (history > 1))
+        found.append((xr.open_zarr(outcome.path).load(), outcome.stopped))
+    (single, stopped), (blocks, also) = found
+    assert [(note["trajectory"], note["step"], note["index"]) for note in stopped] == 2 * [(5, 3, [0, 0])]
+    assert also == stopped
+    for name, values in single.data_vars.items():
+        scale = float(abs(values).max())
+        np.testing.assert_allclose(blocks[name].values, values.values, rtol=0, atol=1e-5 * scale)
+        assert np.isnan(values.values[:, 2, :, 2:]).all() and np.isfinite(values.values[:, :2]).all()
+        assert np.isfinite(values.values[:, 2, :, :2]).all()
 
 
 def test_steps_past_the_history_see_the_truth_as_often_as_the_schedule_says(record):

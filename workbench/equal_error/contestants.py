@@ -55,14 +55,10 @@ def surrogate(task: Any, device: str) -> Contestant:
             f"the surrogate works with {found}: it can be compared with a solver where both start from states alone"
         )
     task = task.to(device).eval()
-    split = task.state_channels
 
     def forecast(start: Float[Tensor, "b h c *space"]) -> Iterator[Tensor]:
-        for state, _ in rollout(task, task.begin(task.normalisers["state"](start), None)):
-            physical = task.normalisers["state"].inverse(state[:, :split])
-            if state.shape[1] > split:
-                physical = torch.cat([physical, task.normalisers["diagnostic"].inverse(state[:, split:])], 1)
-            yield physical
+        for fields in rollout(task, task.begin(task.normalisers["state"](start), None)):
+            yield torch.cat([task.normalisers[role].inverse(values) for role, values in fields.items()], 1)
 
     return Contestant(SURROGATE, {}, packing.groups["state"].variables, packing.history, lambda: forecast)
 

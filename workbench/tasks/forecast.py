@@ -137,11 +137,6 @@ class ForecastTask(pl.LightningModule):
 
     # ------------------------------------------------------------------------------------------ stepping
 
-    @property
-    def carried_channels(self) -> int:
-        """Channels that go from step to step of a rollout."""
-        return self.state_channels
-
     def begin(self, window: Float[Tensor, "b h c *space"], context: Context | None) -> Float[Tensor, "b h c *space"]:
         """What a rollout carries before its first step: the last `history` states."""
         return window
@@ -174,6 +169,19 @@ class ForecastTask(pl.LightningModule):
         state = last + self.tendency_scale * state if self.residual else torch.where(torch.isnan(last), last, state)
         state = self.invariants(last, state) if self.invariants else state
         return torch.cat([state, out[:, self.state_channels :]], 1) if out.shape[1] > self.state_channels else state
+
+    def advance_block(
+        self,
+        window: Float[Tensor, "b h c *space"],
+        forcing: Float[Tensor, "b t k *space"] | None,
+        static: Float[Tensor, "b j *space"] | None,
+        steps: int,
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "b h c *space"]]:
+        """One step of a rollout, whose forecast of each role has a time axis; see `workbench.rollout.Stepper`."""
+        out = self.advance(window, self.context(forcing, static, 0))[:, None]
+        state, more = out[:, :, : self.state_channels], out[:, :, self.state_channels :]
+        fields = {"state": state, "diagnostic": more} if more.shape[2] else {"state": state}
+        return fields, torch.cat([window[:, 1:], state], 1)
 
     def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
         """The context of step `step` (0-based) cut out of normalised `forcing` [b, t, c, *space] and `static`."""

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
 from workbench.data.packing import Normaliser, Packing
 from workbench.errors import InputError
@@ -127,12 +126,6 @@ class TransientTask(ForecastTask):
                 )
         return [(state.index(name), known.index(other)) for name, other in names.items()]
 
-    @property
-    def carried_channels(self) -> int:
-        """Channels that go from step to step: the state and the memory of the network."""
-        network: Any = self.network
-        return self.state_channels + int(network.memory_channels)
-
     # ------------------------------------------------------------------------------------------ stepping
 
     def begin(self, window: Float[Tensor, "b h d *space"], context: Context | None) -> Float[Tensor, "b 1 m *space"]:
@@ -152,31 +145,46 @@ class TransientTask(ForecastTask):
                 scale=self.scale,
             ).memory
         else:
-            memory = last.new_zeros(len(last), self.carried_channels - self.state_channels, *last.shape[2:])
+            network: Any = self.network
+            memory = last.new_zeros(len(last), network.memory_channels, *last.shape[2:])
         return torch.cat([last, memory], 1)[:, None]
+
+    def advance_block(
+        self,
+        window: Float[Tensor, "b 1 m *space"],
+        forcing: Float[Tensor, "b t k *space"] | None,
+        static: Float[Tensor, "b j *space"] | None,
+        steps: int,
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "b 1 m *space"]]:
+        """All `steps` in one call of the network, since loads and supports are known beforehand.
+
+        One call a step gives the same and takes six times as long in 2D, three in 3D (``benchmarks/deepfea.py``).
+        """
+        if forcing is None or self.packing is None:
+            raise RuntimeError("a structure is rolled out with its loads")
+        last, memory = window[:, -1, : self.state_channels], window[:, -1, self.state_channels :]
+        forcing = forcing[:, self.packing.history - 1 :][:, : steps + 1]
+        fixed = self.fixed(static)
+        held = self.at_supports(last, forcing[:, 1:])
+        found = self.network(
+            last[:, None] if fixed is None else torch.cat([last[:, None], held[:, :-1]], 1),
+            self.known(forcing),
+            static,
+            fixed=fixed,
+            scale=self.scale,
+            memory=memory,
+        )
+        state = found.nodes if fixed is None else torch.where(fixed[:, None], held, found.nodes)
+        window = torch.cat([state[:, -1], found.memory], 1)[:, None]
+        return {"state": state, "diagnostic": found.elements}, window
 
     def advance(
         self, window: Float[Tensor, "b 1 m *space"], context: Context | None = None
-    ) -> Float[Tensor, "b _ *space"]:
-        """One step of physical time on normalised tensors.
-
-        Args:
-            window: what `begin` or the step before gave.
-            context: normalised forcing around the step and statics.
-
-        Returns:
-            the next state, the memory, and the elements, each at its first node; the last nodes have none and hold 0.
-        """
+    ) -> Float[Tensor, "b d *space"]:
+        """The next state alone; a rollout, which also needs the memory, takes `advance_block`."""
         context = context or {}
-        last, memory = window[:, -1, : self.state_channels], window[:, -1, self.state_channels :]
-        forcing, static = context["forcing"][:, -2:], context.get("static")
-        found = self.network(last[:, None], self.known(forcing), static, scale=self.scale, memory=memory)
-        state = found.nodes[:, 0]
-        fixed = self.fixed(static)
-        if fixed is not None:
-            state = torch.where(fixed, self.at_supports(last, forcing[:, -1]), state)
-        elements = functional.pad(found.elements[:, 0], [0, 1] * (found.elements.ndim - 3))
-        return torch.cat([state, found.memory, elements], 1)
+        fields, _ = self.advance_block(window, context.get("forcing"), context.get("static"), 1)
+        return fields["state"][:, 0]
 
     @property
     def scale(self) -> Tensor | None:
@@ -197,16 +205,19 @@ class TransientTask(ForecastTask):
             found[state] = static[:, channel] > ((0.5 - flags.mean[channel]) / flags.std[channel])
         return torch.stack(found, 1)
 
-    def at_supports(self, last: Float[Tensor, "b d *space"], forcing: Float[Tensor, "b k *space"]) -> Tensor:
-        """The state where it is prescribed at the end of a step, else the last state."""
+    def at_supports(
+        self, last: Float[Tensor, "b d *space"], forcing: Float[Tensor, "b t k *space"]
+    ) -> Float[Tensor, "b t d *space"]:
+        """The state where it is prescribed at the instants of `forcing`, else the last state."""
+        held = last[:, None].expand(-1, forcing.shape[1], *last.shape[1:])
         if not self.prescribed_channels:
-            return last
-        values = list(last.unbind(1))
+            return held
+        values = list(held.unbind(2))
         physical = self.normalisers["forcing"].inverse(forcing)  # type: ignore[operator]
         state: Any = self.normalisers["state"]
         for channel, other in self.prescribed_channels:
-            values[channel] = (physical[:, other] - state.mean[channel]) / state.std[channel]
-        return torch.stack(values, 1)
+            values[channel] = (physical[:, :, other] - state.mean[channel]) / state.std[channel]
+        return torch.stack(values, 2)
 
     # ------------------------------------------------------------------------------------------ training
 
