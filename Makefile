@@ -8,12 +8,15 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p >/dev/nu
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint requirements.lock
 
-.PHONY: demo test lint format docs bench lock clean
+.PHONY: demo test coverage lint format docs bench lock clean
 
 demo: $(VENV)/.core
 	$(BIN)/workbench pipeline -c kolmogorov/fno
 
 test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
+
+coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal --cov=workbench --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev
