@@ -9,13 +9,12 @@ import xarray as xr
 
 from workbench.data.spec import TIME, TRAJECTORY
 from workbench.data.store import naming_bad_chunks
-from workbench.errors import InputError
 from workbench.metrics.channel import nearest_nodes
 from workbench.report import channel_figures as figures
 from workbench.report.gallery import Gallery
 from workbench.report.html import Content, Html, Section, absent, element, table
 from workbench.report.labels import lead_label, moment, number, spoken
-from workbench.report.run import Run
+from workbench.report.run import Run, read_long_run
 from workbench.report.sections import with_figures
 from workbench.report.tables import table_leads
 from workbench.scoring.channel_verdict import correlated
@@ -29,7 +28,7 @@ def long_run_sections(run: Run, gallery: Gallery) -> list[Section]:
     path = run.experiment.long_run
     if not path.exists():
         return [absent("long-run", "Long run", "Not evaluated yet: run ", element("code", run.command("evaluate")))]
-    scores = open_statistics(run)
+    scores = read_long_run(run, lambda s: "distance" in s and "volume_history" in s, "statistics of a channel")
     near = nearest_nodes(scores["y_plus"].values, [NEAR_WALL])[0]
     sections = [
         Section("long-run", "Long run", element("div", verdict_words(scores), distance_table(scores), _notes(scores))),
@@ -41,24 +40,6 @@ def long_run_sections(run: Run, gallery: Gallery) -> list[Section]:
         planes = _planes(run.forecast, run.record, scores, near, gallery)
         sections.append(Section("planes", "Planes of the streamwise velocity", planes))
     return sections
-
-
-def open_statistics(run: Run) -> xr.Dataset:
-    """What ``workbench evaluate`` wrote.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    path = run.experiment.long_run
-    again = f"write it again with: {run.command('evaluate')} --overwrite"
-    try:
-        with xr.open_dataset(path, engine="netcdf4") as opened:
-            scores = opened.load()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot read {path}: {error}; {again}") from error
-    if "distance" not in scores or "volume_history" not in scores:
-        raise InputError(f"{path} holds no statistics of a channel; {again}")
-    return scores
 
 
 # ---------------------------------------------------------------------------------------------- words and numbers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,3 +165,26 @@ def _json(path: Path) -> Mapping[str, Any] | None:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def read_long_run(run: Run, fits: Callable[[xr.Dataset], bool], content: str) -> xr.Dataset:
+    """What ``workbench evaluate`` wrote of the domain, in memory.
+
+    Args:
+        run: whose file.
+        fits: whether the file holds what it should.
+        content: that, in words: ``scores of a structure``.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    path = run.experiment.long_run
+    again = f"write it again with: {run.command('evaluate')} --overwrite"
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as opened:
+            scores = opened.load()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot read {path}: {error}; {again}") from error
+    if not fits(scores):
+        raise InputError(f"{path} holds no {content}; {again}")
+    return scores

@@ -10,13 +10,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from workbench.data.spec import TRAJECTORY
-from workbench.errors import InputError
 from workbench.report import style
 from workbench.report.figures import legend_below, new_axes
 from workbench.report.gallery import Gallery
 from workbench.report.html import Html, Section, absent, definitions, details, element, table
 from workbench.report.labels import lead_axis, number, plain, spoken, with_units
-from workbench.report.run import Run
+from workbench.report.run import Run, read_long_run
 from workbench.report.sections import with_figures
 
 SHOWN = ("displacement", "von_mises")
@@ -32,7 +31,7 @@ def long_run_sections(run: Run, gallery: Gallery) -> list[Section]:
     title = "Scores of the structure"
     if not run.experiment.long_run.exists():
         return [absent("structure", title, "Not evaluated yet: run ", element("code", run.command("evaluate")))]
-    scores = open_scores(run)
+    scores = read_long_run(run, lambda s: "quantity" in s.dims and "score" in s, "scores of a structure")
     known = [str(q) for q in scores["quantity"].values]
     shown = [q for q in SHOWN if q in known] or known
     parts = [element("p", element("b", f"The model {scores.attrs['verdict']}."))]
@@ -52,24 +51,6 @@ def long_run_sections(run: Run, gallery: Gallery) -> list[Section]:
         drawn.append(gallery.add("energy", energy(scores, run.experiment.report.start), "Energy against lead time"))
     body = element("div", parts, motion_table(scores), reasons, with_figures("", drawn), folded)
     return [Section("structure", title, body)]
-
-
-def open_scores(run: Run) -> xr.Dataset:
-    """What ``workbench evaluate`` wrote.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    path = run.experiment.long_run
-    again = f"write it again with: {run.command('evaluate')} --overwrite"
-    try:
-        with xr.open_dataset(path, engine="netcdf4") as opened:
-            scores = opened.load()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot read {path}: {error}; {again}") from error
-    if "quantity" not in scores.dims or "score" not in scores:
-        raise InputError(f"{path} holds no scores of a structure; {again}")
-    return scores
 
 
 def quantity_table(scores: xr.Dataset, quantity: str) -> Html:
