@@ -83,3 +83,13 @@ def test_an_existing_run_is_kept_unless_told_otherwise(trained, tmp_path):
     run(folder, "fit", "-c", "waves.yaml", "--overwrite", "--trainer.max_epochs=1")
     assert (folder / "runs/waves.previous/report.html").exists()
     assert json.loads((folder / "runs/waves/fit.json").read_text())["epochs"] == 1
+
+
+def test_a_training_too_short_for_a_validation_says_so(trained, tmp_path):
+    shutil.copy(trained / "waves.nc", tmp_path)
+    shutil.copy(trained / "waves.yaml", tmp_path)
+    done = run(tmp_path, "fit", "-c", "waves.yaml", "--trainer.max_steps=1")
+    assert "no validation was due" in done.stdout
+    assert json.loads((tmp_path / "runs/waves/fit.json").read_text())["best_validation_loss"] is None
+    refused = run(tmp_path, "rollout", "-c", "waves.yaml", ok=False)
+    assert refused.returncode == 2 and "best.ckpt" in refused.stderr

@@ -220,10 +220,12 @@ class Summary(pl.Callback):
         }
         self.path.write_text(json.dumps(summary, indent=1))
         (self.path.parent / "data_card.json").write_text(json.dumps(trainer.datamodule.card(), indent=1))  # type: ignore[attr-defined]
+        outcome = "no validation was due, so that no checkpoint is the best (trainer.max_steps, val_check_interval)"
+        if best is not None:
+            outcome = f"best validation loss {best:.4g}: {checkpoint.best_model_path}"  # type: ignore[attr-defined]
         print(
             f"trained {summary['epochs']} epochs ({summary['steps']} steps) in {seconds:.0f} s, waiting for data "
-            f"{100 * loader.waited / max(seconds, 1e-9):.1f} % of the time; best validation loss "
-            f"{summary['best_validation_loss']:.4g}: {checkpoint.best_model_path}"  # type: ignore[attr-defined]
+            f"{100 * loader.waited / max(seconds, 1e-9):.1f} % of the time; {outcome}"
         )
         if replaced:
             print(f"{replaced} samples touched damaged chunks and were replaced (data.damaged: skip)")
