@@ -180,16 +180,19 @@ def test_losses_by_hand(record):
     weighted = np.exp(-0.5) * squares[0] + np.exp(1.0) * squares[1] - 0.5
     torch.testing.assert_close(learned((nodes, elements), truths, True), weighted)
     torch.testing.assert_close(learned((nodes, elements), truths, False), squares[0] + squares[1])
-    relative = task_of(record, nelo=NELO(error="relative"))
-    physical = [relative.normalisers[r].inverse(t) for r, t in zip(("state", "diagnostic"), truths, strict=True)]
-    predicted = [
-        relative.normalisers[r].inverse(t) for r, t in zip(("state", "diagnostic"), (nodes, elements), strict=True)
-    ]
-    expected = sum(
-        ((p - t).square().sum((1, 3, 4)) / t.square().sum((1, 3, 4))).mean(1)
-        for p, t in zip(predicted, physical, strict=True)
-    )
-    torch.testing.assert_close(relative.branches((nodes, elements), truths, True), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("error", "axes"), [("relative_channels", (1, 3, 4)), ("relative", (1, 2, 3, 4))])
+def test_relative_losses_by_hand(record, error, axes):
+    nodes, elements = torch.randn(2, 3, 2, 4, 5), torch.randn(2, 3, 1, 3, 4)
+    truths = (torch.randn_like(nodes), torch.randn_like(elements))
+    task = task_of(record, nelo=NELO(error=error))
+    expected = 0
+    for role, prediction, truth in zip(("state", "diagnostic"), (nodes, elements), truths, strict=True):
+        inverse, std = task.normalisers[role].inverse, task.normalisers[role].std
+        gap, size = (inverse(prediction) - inverse(truth)) / std, inverse(truth) / std
+        expected += (gap.square().sum(axes) / size.square().sum(axes)).reshape(2, -1).mean(1)
+    torch.testing.assert_close(task.branches((nodes, elements), truths, True), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,9 @@ class NELO:
         element_weight: weight of the elements.
         balance: ``fixed`` weights, or ``uncertainty``: weights that are learned as well (Kendall et al., 2018,
             arXiv:1705.07115, equation 7).
-        error: ``squared``, the mean squared error of normalised values, as published; ``relative``, for each channel
-            over the square of its norm over the whole trajectory, which counts small loads as much as large ones.
+        error: ``squared``, the mean squared error of normalised values, as published; ``relative``, that over the
+            mean square of the trajectory, which counts small loads as much as large ones; ``relative_channels``, the
+            same for each channel by itself, which counts components that hardly move as much as the others.
     """
 
     schedule: Literal["stairs", "teacher", "free"] = "stairs"
@@ -47,7 +48,7 @@ class NELO:
     node_weight: float = 1.0
     element_weight: float = 1.0
     balance: Literal["fixed", "uncertainty"] = "fixed"
-    error: Literal["squared", "relative"] = "squared"
+    error: Literal["squared", "relative", "relative_channels"] = "squared"
 
     def __post_init__(self) -> None:
         """Refuse a schedule that does not fall."""
@@ -87,8 +88,9 @@ class BranchLoss(nn.Module):
             return squares.flatten(1).mean(1)
         normaliser = cast(Normaliser, self.normalisers[number])
         size = truth + normaliser.mean / normaliser.std
-        over = [d for d in range(1, truth.ndim) if d != 2]
-        return (squares.mean(over) / size.square().mean(over).clamp_min(FLOOR**2)).mean(1)
+        over = [d for d in range(1, truth.ndim) if d != 2 or self.nelo.error == "relative"]
+        shares = squares.mean(over, keepdim=True) / size.square().mean(over, keepdim=True).clamp_min(FLOOR**2)
+        return shares.flatten(1).mean(1)
 
     def forward(
         self, predictions: tuple[Tensor, Tensor], truths: tuple[Tensor, Tensor], training: bool
