@@ -114,7 +114,7 @@ def test_from_recipe_to_report(beam, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 9
     assert cli.main([*words, *chosen]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert "beam, not at equal error: the solver that made the record (8 x 8, 4 steps) takes" in out
+    assert "beam: not at equal error: the solver that made the record (8 x 8, 4 steps) takes" in out
     with xr.open_dataset(experiment.run_dir / "speedup.nc") as sheet:
         sheet.load()
     errors = sheet.error.sel(point="steps 1 to 10")
@@ -138,7 +138,7 @@ def test_from_recipe_to_report(beam, monkeypatch, capsys):
 
     assert cli.main([*words, *chosen, "--variables", "von_*", "--steps", "4", "--leads", "4", "--overwrite"]) == 0
     with xr.open_dataset(experiment.run_dir / "speedup.nc") as sheet:
-        assert sheet.sizes["lead_time"] == 4 and sheet.attrs["variables"] == "von_mises"
+        assert sheet.sizes["lead_time"] == 4 and " of von_mises, " in sheet.error.attrs["long_name"]
         assert float(sheet.error.sel(point="steps 1 to 4", solver="8 x 8, 4 steps")) < 3e-7
 
 

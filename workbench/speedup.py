@@ -132,7 +132,6 @@ def speedup(
         "workbench_record": str(record.encoding.get("source", "")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": thread_count,
-        "variables": " ".join(problem.names),
         "starts": len(starts),
         "rounds": rounds,
         "steps": problem.steps,

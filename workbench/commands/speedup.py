@@ -77,10 +77,11 @@ def main(argv: Sequence[str]) -> int:
             overwrite=options.overwrite,
             progress=progress,
         )
+    print(f"{experiment.name}: {sheet['error'].attrs['long_name']}")
     print(table(sheet))
     print(f"{experiment.name}: {sheet.attrs['headline']}")
     if plain := plain_words(sheet):
-        print(f"{experiment.name}, {plain}")
+        print(f"{experiment.name}: {plain}")
     print(f"wrote {path_of(experiment)}")
     return 0
 

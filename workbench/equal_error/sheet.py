@@ -48,6 +48,7 @@ class Comparison:
         by_lead: mean errors of surrogate and those that ran ``(1 + ran, lead)``.
         wall, cpu: seconds of surrogate and those that ran ``(1 + ran, batch, round)``.
         per: what they are told of: ``forecast``, or ``forecast and unit of time``.
+        variables: whose error it is.
         sizes: of their batches ``(1 + ran, batch)``.
         ratios: on ``(point, batch, clock)``; `solver` counts those that ran.
     """
@@ -66,6 +67,7 @@ class Comparison:
     wall: np.ndarray
     cpu: np.ndarray
     per: str
+    variables: Sequence[str]
     sizes: np.ndarray
     ratios: Ratios
 
@@ -74,7 +76,7 @@ def dataset_of(found: Comparison, attrs: Mapping[str, Any]) -> xr.Dataset:
     """The comparison as one flat Dataset, with its sentence."""
     seconds = np.stack([found.wall, found.cpu], 2)
     unit = {"units": "s", "long_name": f"computing time per {found.per}"}
-    norm = {"units": "1", "long_name": "relative L2 error, mean over starts"}
+    norm = {"units": "1", "long_name": f"relative L2 error of {', '.join(found.variables)}, mean over starts"}
     cells, names = ("point", "batch", "clock"), list(found.references)
     references = np.stack([found.references[name] for name in names])
     chosen = np.array([found.labels[i] for i in found.ran], dtype=object)[found.ratios.solver]

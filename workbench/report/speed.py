@@ -137,7 +137,10 @@ def _plain(sheet: xr.Dataset) -> Content:
             [f"{together} forecast{'s together' if together > 1 else ''}", *costs, number(cell["plain_ratio"], 2)]
         )
     words = plain_words(sheet)
-    caption = "Plain ratio against the record's own solver, not at equal error: what papers tend to state."
+    caption = (
+        f"Plain ratio against the record's own solver, as papers state it, not at equal error; "
+        f"{sheet['seconds'].attrs['long_name']}."
+    )
     return element(
         "div", table(["", *SIDES, "ratio"], rows, caption), element("p", words[:1].upper() + words[1:] + ".")
     )
@@ -147,7 +150,8 @@ def _how(sheet: xr.Dataset) -> Content:
     about = sheet.attrs
     words = (
         f"{about['starts']} forecasts; both sides timed in turns, {about['rounds']} rounds, on {about['hardware']}, "
-        f"{about['threads']} thread{'s' if about['threads'] != 1 else ''}, {about['date']}. It is "
-        f"{sheet['seconds'].attrs['long_name']}, from fields in memory to fields in memory."
+        f"{about['threads']} thread{'s' if about['threads'] != 1 else ''}, {about['date']}. "
+        f"Errors are the {sheet['error'].attrs['long_name']}; times the {sheet['seconds'].attrs['long_name']}, from "
+        "what it starts with in memory to its fields in memory."
     )
     return element("p", words, class_="lead")
