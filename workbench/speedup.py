@@ -128,16 +128,7 @@ def speedup(
         chosen = [own, *(candidates[i] for i in ran)]
         timings = _time(chosen, starts, device, rounds, progress)
         plain = of_the_record and _time([own, of_the_record], starts, device, rounds, progress, TOGETHER)
-    how = {
-        "workbench_record": str(record.encoding.get("source", "")),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "threads": thread_count,
-        "starts": len(starts),
-        "rounds": rounds,
-        "steps": problem.steps,
-        "interval": starts.interval,
-    }
-    both = {**(attrs or {}), **how}
+    both = {**(attrs or {}), **_how(starts, thread_count, rounds)}
     sheet = compare(experiment.evaluate, starts, points, profiles, candidates, results, ran, timings, both)
     if of_the_record and plain:
         sheet = with_plain(sheet, plain, starts.costs[0], of_the_record.label)
@@ -209,6 +200,19 @@ def _identity(starts: Starts, profiles: Profiles | None, device: str) -> dict[st
         "names": problem.names,
         "long": profiles and profiles.steps,
         "device": device,
+    }
+
+
+def _how(starts: Starts, thread_count: int, rounds: int) -> dict[str, Any]:
+    """What was measured, as attributes."""
+    return {
+        "workbench_record": str(starts.problem.record.encoding.get("source", "")),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "threads": thread_count,
+        "starts": len(starts),
+        "rounds": rounds,
+        "steps": starts.problem.steps,
+        "interval": starts.interval,
     }
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 import yaml
 from torch import Tensor
 
-from workbench.data.packing import Packing
+from workbench.data.packing import ChannelGroup, Packing
 from workbench.data.recipe import read_recipe
 from workbench.data.spec import TIME
 from workbench.equal_error.starts import Starts
@@ -55,7 +55,7 @@ def surrogate(task: Any, device: str, starts: Starts) -> Contestant:
     """
     packing = task.packing
     more = [role for role in packing.groups if role in ("forcing", "static") and not starts.at_rest]
-    if more or packing.missing == "mask" or max(packing.groups["state"].levels) > 1:
+    if more or packing.missing == "mask" or any(max(group.levels) > 1 for group in _made(packing).values()):
         found = ", ".join(more) or ("masks of missing values" if packing.missing == "mask" else "variables with levels")
         raise InputError(
             f"the surrogate works with {found}: it can be compared with a solver where both start from states alone"
@@ -86,17 +86,22 @@ def _packed(packing: Packing, starts: Starts, device: str) -> dict[str, Tensor]:
     return {role: packing.pack(record.isel({TIME: times[role]}), role).to(device) for role in roles}
 
 
+def _made(packing: Packing) -> dict[str, ChannelGroup]:
+    """The roles that are forecast."""
+    return {role: packing.groups[role] for role in ("state", "diagnostic") if role in packing.groups}
+
+
 def _physical(task: Any, names: Sequence[str]) -> Callable[[Fields], Tensor]:
     """From a normalised forecast to the named variables ``[b, c, *space]`` in physical units."""
-    groups = {role: task.packing.groups[role] for role in ("state", "diagnostic") if role in task.packing.groups}
+    groups = _made(task.packing)
     missing = [name for name in names if not any(name in group.variables for group in groups.values())]
     if missing:
         raise InputError(f"the surrogate does not forecast '{missing[0]}', which the experiment names")
     channels: dict[str, slice | list[int]] = {}
     for role, group in groups.items():
-        chosen = [i for i, name in enumerate(group.variables) if name in names]
+        chosen = [group.variables.index(name) for name in names if name in group.variables]
         if chosen:
-            channels[role] = slice(None) if len(chosen) == len(group.variables) else chosen
+            channels[role] = slice(None) if chosen == list(range(group.channels)) else chosen
 
     def physical(fields: Fields) -> Tensor:
         return torch.cat([task.normalisers[role].inverse(fields[role])[:, c] for role, c in channels.items()], 1)
