@@ -1,5 +1,7 @@
 """The whole comparison: a solver of known error and cost, and Kolmogorov flow on a tiny model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import spinning
@@ -128,12 +130,16 @@ def test_forecasts_that_leave_the_record_are_cut_to_half_of_the_split(make):
     assert sheet.point.values.tolist() == ["step 1", "step 2", "step 3", "steps 1 to 3"]
 
 
-def test_forecasts_are_as_long_as_the_surrogate_is_good_for_something(make):
+def test_forecasts_are_as_long_as_the_surrogate_is_good_for_something(make, monkeypatch):
     """Its error is 1.3^n - 1, that of the training mean 1: two steps are better, the third is not."""
     experiment = make(overrides=["--rollout.steps=6"])
     task = spinning.task_of(open_data(experiment.data), experiment.data, error=0.3)
+    measured, measure = [], errors.measure
+    monkeypatch.setattr(errors, "measure", lambda who, *rest: measured.append(who.label) or measure(who, *rest))
     sheet = speedup(experiment, task, forecasts=5, rounds=1, patterns=("h = 1",))
     assert sheet.sizes["lead_time"] == 2 and not sheet.moot.any()
+    assert measured == ["surrogate", "h = 1"]  # what showed how far it is good for something is not made again
+    np.testing.assert_allclose(sheet.surrogate_error_by_lead, [0.3, 0.69], rtol=1e-3)
     sheet = speedup(experiment, task, forecasts=5, rounds=1, patterns=("h = 1",), leads=[3], overwrite=True)
     assert sheet.sizes["lead_time"] == 3 and sheet.moot.sel(point="step 3")
 
@@ -142,8 +148,8 @@ def test_long_runs_go_on_where_forecasts_have_been_beaten(make, tmp_path):
     """The statistics of the surrogate are those of h = 0.3, its forecasts those of h = 0.9."""
     experiment = make()
     record = open_data(experiment.data)
-    own = surrogate(spinning.task_of(record, experiment.data, error=0.1 * 0.9**2), "cpu")
     starts = Starts.choose(Problem.of(record, experiment.data, 2), "test", 5)
+    own = surrogate(spinning.task_of(record, experiment.data, error=0.1 * 0.9**2), "cpu", starts)
 
     class Amplitude(Profiles):
         """The growth of the first interval; that of the surrogate is set to that of h = 0.3."""
@@ -249,6 +255,7 @@ def test_a_cropped_record_is_refused(make):
         ({"steps": 8}, "forecasts of 8 steps were asked for: the test split holds the truth of 1 to 7 steps"),
         ({"thread_count": 0}, "at least one thread"),
         ({"patterns": ("h = 7",)}, "no candidate matches 'h = 7'; they are unstable; h = 1"),
+        ({"variables": ("depth*",)}, "no variable matches 'depth.': the experiment forecasts height; choose with"),
         ({"patterns": ("unstable",), "forecasts": 2}, "fails at every setting that was tried .unstable: time_step 2"),
     ],
 )
@@ -266,10 +273,12 @@ def test_a_surrogate_with_forcing_is_refused(make):
     loaded = record.assign(load=record.height)
     forced = experiment_of(experiment.run_dir.parent.parent, {"data": data})
     task = spinning.task_of(loaded, forced.data)
+    starts = Starts.choose(Problem.of(record, experiment.data, 2), "test", 5)
     with pytest.raises(InputError, match="works with forcing"):
-        from workbench.equal_error.contestants import surrogate
-
-        surrogate(task, "cpu")
+        surrogate(task, "cpu", starts)
+    other = dataclasses.replace(starts, problem=dataclasses.replace(starts.problem, names=("height", "depth")))
+    with pytest.raises(InputError, match="the surrogate does not forecast 'depth'"):
+        surrogate(spinning.task_of(record, experiment.data), "cpu", other)
 
 
 def test_missing_weights_and_misspelt_leads_are_one_line(make, capsys):

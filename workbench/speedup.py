@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.equal_error.errors import Result
     from workbench.equal_error.profiles import Profiles
     from workbench.equal_error.starts import Starts
+    from workbench.simulate.coarsening import Coarsening
 
 ROUNDS, QUICK_ROUNDS = 9, 5
 STARTS, QUICK_STARTS = 32, 8
@@ -46,6 +48,7 @@ def speedup(
     steps: int | None = None,
     leads: Sequence[int] = (),
     forecasts: int = STARTS,
+    variables: Sequence[str] = (),
     thread_count: int = 1,
     patterns: Sequence[str] = (),
     rounds: int = ROUNDS,
@@ -61,9 +64,11 @@ def speedup(
         task: the trained task (`workbench.weights.load`).
         identity: what errors that a stopped comparison kept must have in common with this one, besides the starts.
         steps: length of the forecasts; by default as many as the surrogate is better at than persistence and the mean
-            of the training split, within `rollout.steps` (or half of the split where that does not fit) and `leads`.
+            of the training split, within `rollout.steps` (or half of the split where that does not fit) and `leads`;
+            from rest always all of them.
         leads: steps to compare at.
         forecasts: about how many, spread evenly over trajectories and times.
+        variables: names of those whose error is compared, with wildcards; by default what the solver compares, or all.
         thread_count: torch threads of both sides.
         patterns: labels of candidates, with wildcards; by default all, up to those that are dearer than needed.
         rounds: of the timing.
@@ -80,16 +85,16 @@ def speedup(
             option is out of range.
     """
     from workbench.allocator import keep_freed_memory
-    from workbench.data.starts import Problem
     from workbench.data.store import open_data, refuse_existing
     from workbench.equal_error.clock import threads
     from workbench.equal_error.compare import compare, scorer
-    from workbench.equal_error.contestants import solver_of, solvers, surrogate
+    from workbench.equal_error.contestants import solver_of, solver_of_the_record, solvers, surrogate
     from workbench.equal_error.errors import Notebook, as_far_as_useful, measure_all
+    from workbench.equal_error.plain import TOGETHER, with_plain
     from workbench.equal_error.profiles import Profiles
     from workbench.equal_error.ratios import points_of
-    from workbench.equal_error.starts import Starts
     from workbench.scoring.judge import write_scores
+    from workbench.simulate.coarsening import Driven
 
     path = path_of(experiment)
     refuse_existing(path, overwrite)
@@ -97,43 +102,64 @@ def speedup(
         raise InputError(f"expected at least one thread and one start; found {thread_count} and {forecasts}")
     record = open_data(experiment.data)
     solver = solver_of(record)
-    problem = Problem.of(record, experiment.data, 1)
-    problem = replace(problem, steps=_steps(problem, experiment, steps))
-    starts = Starts.choose(problem, experiment.rollout.split, forecasts)
+    starts = _starts(experiment, record, solver, variables, steps, forecasts)
     _refuse_other_record(task, starts)
-    own = surrogate(task, device)
+    own, known = surrogate(task, device, starts), None
     keep_freed_memory()
-    if steps is None:
+    if isinstance(solver, Driven):
+        solver = solver.driven_by(starts.driven, starts.problem.steps)
+    elif steps is None:
         with threads(thread_count):
-            starts = as_far_as_useful(own, starts, device, least=max(leads, default=1))
+            starts, known = as_far_as_useful(own, starts, device, least=max(leads, default=1))
     problem = starts.problem
-    points = points_of(_leads(leads, problem.steps), problem.steps)
-    candidates = solvers(solver, starts.problem.names, starts.interval, device, patterns)
+    points = points_of(_leads(leads, problem.steps), problem.steps, power=2 if starts.at_rest else 1)
+    candidates = solvers(solver, problem.names, starts.interval, device, patterns)
+    of_the_record = solver_of_the_record(solver, problem.names, starts.interval, device)
     profiles = Profiles.of(starts, experiment.rollout.steps)
     notebook = Notebook(path.with_name(".speedup.partial"), {**(identity or {}), **_identity(starts, profiles, device)})
     turns = (1 + len(candidates)) * (rounds + 1)
     with threads(thread_count):
         results = measure_all(
             own, candidates, starts, notebook, device, scorer(points, profiles),
-            profiles=profiles, all_of_them=bool(patterns), progress=lambda done, total: progress(done, total + turns),
+            known=known, profiles=profiles, all_of_them=bool(patterns),
+            progress=lambda done, total: progress(done, total + turns),
         )  # fmt: skip
         ran = _those_that_ran(candidates, results)
         chosen = [own, *(candidates[i] for i in ran)]
         timings = _time(chosen, starts, device, rounds, progress)
-    how = {
-        "workbench_record": str(record.encoding.get("source", "")),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "threads": thread_count,
-        "starts": len(starts),
-        "rounds": rounds,
-        "steps": problem.steps,
-        "interval": starts.interval,
-    }
-    both = {**(attrs or {}), **how}
+        plain = of_the_record and _time([own, of_the_record], starts, device, rounds, progress, TOGETHER)
+    both = {**(attrs or {}), **_how(starts, thread_count, rounds)}
     sheet = compare(experiment.evaluate, starts, points, profiles, candidates, results, ran, timings, both)
+    if of_the_record and plain:
+        sheet = with_plain(sheet, plain, starts.costs[0], of_the_record.label)
     write_scores(sheet, path)
     notebook.close()
     return sheet
+
+
+def _starts(
+    experiment: experiments.Experiment,
+    record: xr.Dataset,
+    solver: Coarsening,
+    variables: Sequence[str],
+    steps: int | None,
+    forecasts: int,
+) -> Starts:
+    """Which forecasts are made of which variables; arguments as of `speedup`."""
+    from workbench.data.starts import Problem
+    from workbench.equal_error.starts import Starts
+    from workbench.simulate.coarsening import Driven
+
+    problem = Problem.of(record, experiment.data, 1)
+    wanted = variables or (solver.compares if isinstance(solver, Driven) else ("*",))
+    names = tuple(name for name in problem.names if any(fnmatchcase(name, pattern) for pattern in wanted))
+    if not names:
+        raise InputError(
+            f"no variable matches {', '.join(map(repr, wanted))}: the experiment forecasts {', '.join(problem.names)}; "
+            "choose with --variables"
+        )
+    problem = replace(problem, names=names, steps=_steps(problem, experiment, steps))
+    return Starts.choose(problem, experiment.rollout.split, forecasts, at_rest=isinstance(solver, Driven))
 
 
 def _steps(problem: Problem, experiment: experiments.Experiment, asked: int | None) -> int:
@@ -177,6 +203,19 @@ def _identity(starts: Starts, profiles: Profiles | None, device: str) -> dict[st
     }
 
 
+def _how(starts: Starts, thread_count: int, rounds: int) -> dict[str, Any]:
+    """What was measured, as attributes."""
+    return {
+        "workbench_record": str(starts.problem.record.encoding.get("source", "")),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "threads": thread_count,
+        "starts": len(starts),
+        "rounds": rounds,
+        "steps": starts.problem.steps,
+        "interval": starts.interval,
+    }
+
+
 def _those_that_ran(candidates: Sequence[Contestant], results: Sequence[Result]) -> list[int]:
     ran = [i for i, result in enumerate(results[1:]) if not result.note]
     if not ran:
@@ -186,10 +225,15 @@ def _those_that_ran(candidates: Sequence[Contestant], results: Sequence[Result])
 
 
 def _time(
-    contestants: Sequence[Contestant], starts: Starts, device: str, rounds: int, progress: Callable[[int, int], None]
+    contestants: Sequence[Contestant],
+    starts: Starts,
+    device: str,
+    rounds: int,
+    progress: Callable[[int, int], None],
+    together: int | None = None,
 ) -> Timings:
     from workbench.equal_error.clock import take_turns
     from workbench.equal_error.errors import runner_of
 
     runners = [runner_of(contestant, starts, device) for contestant in contestants]
-    return take_turns(runners, starts.problem.steps, rounds, progress=progress)
+    return take_turns(runners, starts.problem.steps, rounds, progress=progress, together=together)

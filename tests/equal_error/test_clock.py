@@ -51,6 +51,31 @@ def test_the_best_batch_is_the_one_whose_forecasts_are_cheapest(monkeypatch, cos
         assert best_batch(spinner(cost)) == best
 
 
+def test_leads_that_are_made_in_one_go_are_timed_together(monkeypatch):
+    """10 ms for all five leads, at the first of them: 2 ms a lead."""
+    monkeypatch.setattr(clock, "SHORTEST", 0.02)
+    calls = []
+
+    def forecast(start: torch.Tensor) -> Iterator[torch.Tensor]:
+        spin(10e-3)
+        calls.append(len(start))
+        yield from [start] * 5
+
+    runner = Runner(forecast, torch.zeros(3, 1), least=5, batched=False)
+    with threads(1):
+        found = take_turns([runner], leads=5, rounds=3, together=32)
+        assert clock.probe(runner) == pytest.approx(2e-3, rel=0.15)
+    np.testing.assert_allclose(np.median(found.cpu, -1), 2e-3, rtol=0.15)
+    assert set(calls) == {1} and found.sizes.tolist() == [[1, 1]]  # one by one, batches bring nothing
+
+
+def test_a_given_number_is_timed_together(monkeypatch):
+    monkeypatch.setattr(clock, "SHORTEST", 0.02)
+    calls: list[int] = []
+    found = take_turns([spinner(lambda n: 1e-4 * n, calls)], leads=2, rounds=1, together=32)
+    assert set(calls) == {1, 32} and found.sizes.tolist() == [[1, 32]]
+
+
 def test_starts_are_repeated_to_fill_a_batch():
     runner = Runner(lambda start: iter(()), torch.arange(3.0)[:, None])
     assert runner.batch(5)[:, 0].tolist() == [0, 1, 2, 0, 1]

@@ -73,3 +73,11 @@ def test_points_are_the_steps_and_their_mean():
         ("step 2", (1,)), ("step 3", (2,)), ("steps 1 to 3", (0, 1, 2)),
     ]  # fmt: skip
     assert [p.label for p in points_of([1], 1)] == ["step 1"]
+
+
+def test_root_mean_square_over_leads():
+    """Errors of each lead over one size: their root mean square is that of the whole forecast."""
+    errors = np.array([[[3.0, 4.0], [np.inf, 1.0]]])
+    only_first = np.array([[1, 0]])
+    assert mean_errors(errors, only_first, points_of([2], 2, power=2))[0, 0].tolist() == [4.0, 12.5**0.5]
+    assert np.isinf(mean_errors(errors, np.ones((1, 2)), points_of([1], 2, power=2))).all()

@@ -1,9 +1,13 @@
 """The sentence, the verdict and the table, for every way that a comparison can fall."""
 
+import html
+
 import numpy as np
 import pytest
 import xarray as xr
 
+from workbench.equal_error.clock import Timings
+from workbench.equal_error.plain import plain_words, with_plain
 from workbench.equal_error.ratios import Ratios
 from workbench.equal_error.sheet import Comparison, dataset_of, headline_point, ratio_text, table
 from workbench.errors import InputError
@@ -34,6 +38,8 @@ def sheet_of(ratio=(2.0, 2.0), low=(1.5, 1.5), high=(3.0, 3.0), bound=0, own=(0.
         by_lead=np.ones((4, 2)),
         wall=np.repeat(costs, 2, 1),
         cpu=np.repeat(costs, 2, 1),
+        per="forecast",
+        variables=["u", "v"],
         sizes=np.array([[1, 8]] * 4),
         ratios=Ratios(cells(ratio), cells(low), cells(high), cells((bound, bound), int), cells((1, 1), int)),
     )
@@ -113,6 +119,24 @@ def test_the_section_is_there_where_the_file_is(tmp_path):
     assert "At the error of the surrogate over 2 steps" in text and "no better than what costs nothing" in text
     assert "time_step 1 exceeds" in text and "9 forecasts" in text
     assert (tmp_path / "speed_one.svg").exists()
+
+
+def test_the_plain_ratio_stands_apart(tmp_path):
+    """The surrogate takes 2 s a forecast of four leads, alone and together, the record's solver 10 s and 40 s."""
+    wall = np.array([[[0.5] * 3, [0.5] * 3], [[2.5] * 3, [10.0] * 3]])
+    sheet = with_plain(sheet_of(), Timings(wall, 2 * wall, np.array([[1, 32], [1, 32]])), 4, "128 x 128")
+    assert plain_words(sheet_of()) == ""
+    np.testing.assert_allclose(sheet.plain_ratio.sel(clock="wall"), [5, 20])
+    np.testing.assert_allclose(sheet.plain_seconds.sel(side="solver of the record", clock="cpu", together=1), 20)
+    words = plain_words(sheet)
+    assert words.startswith("not at equal error: the solver that made the record (128 x 128) takes 5 times as long")
+    assert "20 times for 32 together" in words and words.endswith("the surrogate has a relative L2 error of 0.2")
+    sheet.to_netcdf(tmp_path / "speedup.nc")
+    (section,) = speed_sections(_Run(tmp_path), Gallery(tmp_path))
+    assert "Not at equal error: the solver that made the record (128 x 128)" in section.body
+    text = html.unescape(str(section.body))
+    assert "Plain ratio against the record's own solver, as papers state it, not at equal error; computing time" in text
+    assert "Errors are the relative L2 error of u, v, mean over starts; times the computing time per forecast" in text
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

@@ -9,8 +9,9 @@ import torch
 
 from workbench.errors import InputError
 from workbench.simulate.channel_candidates import ChannelCoarsening
-from workbench.simulate.coarsening import Coarsenable
+from workbench.simulate.coarsening import Coarsenable, Driven
 from workbench.simulate.kolmogorov import KolmogorovFlow
+from workbench.simulate.structures import Structures
 
 FLOW = KolmogorovFlow(
     resolution=32, solver_resolution=48, time_step=0.03125, save_interval=0.25, steps=5, spin_up=2.0, trajectories=2
@@ -133,3 +134,84 @@ def test_candidates_of_the_channel_reach_from_half_the_record_to_its_solver():
     assert {(8, 16, 4), (8, 16, 8), (16, 32, 16)} <= grids
     own = {c.settings["closure"] for c in found if c.settings["points_x"] == 16 and c.settings["points_y"] == 32}
     assert own == {"DNS"}
+
+
+# ---------------------------------------------------------------------------------------------------- structures
+
+BODIES = {
+    "linear": {"refinement": 2, "elements": (4, 4)},
+    "varied": {"refinement": 2, "elements": (4, 6), "cutouts": ("notch",), "moving_supports": 1.0},
+    "neo-Hookean": {"law": "neo_hookean", "refinement": 2, "elements": (4, 2)},
+    "3D": {"refinement": 2, "elements": (4, 2, 2), "lengths": (2.0, 1.0, 1.0)},
+}
+
+
+def structure(kind: str):
+    """A solver that knows the cases of a record of three trajectories, and the record."""
+    source = Structures(intervals=10, trajectories=3, **BODIES[kind])
+    record = source.simulate(range(3))
+    return source.coarsening().driven_by(record, 10), record
+
+
+def structure_errors(coarse, record, names, numbers=(0, 1, 2), coarsest=4):
+    """Candidates, each with its relative L2."""
+    interval = float(np.diff(record.time).mean())
+    truth = np.stack([record[n].values[list(numbers), 1:] for n in names], 2)
+    found = []
+    for candidate in (c for c in coarse.candidates(interval) if c.settings["coarser"] <= coarsest):
+        forecast = coarse.forecaster(candidate, names, interval, "cpu")
+        states = torch.stack(list(forecast(torch.tensor(numbers))), 1).numpy()
+        assert states.shape == truth.shape
+        found.append((candidate, float(np.linalg.norm(states - truth) / np.linalg.norm(truth))))
+    return found
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("names", [("displacement_x", "displacement_y"), ("von_mises",)])
+def test_the_settings_of_a_record_of_structures_repeat_it(kind, names):
+    coarse, record = structure(kind)
+    found = structure_errors(coarse, record, names, (2, 0), coarsest=2)
+    assert [error < 3e-7 for _, error in found] == [candidate.made_the_record for candidate, _ in found]
+    assert sum(candidate.made_the_record for candidate, _ in found) == 1
+
+
+def test_structures_on_fewer_elements_are_worse_and_shorter_steps_are_better():
+    coarse, record = structure("linear")
+    found = {c.label: error for c, error in structure_errors(coarse, record, ("displacement_y",))}
+    assert found["2 x 2, 4 steps"] > 2 * found["4 x 4, 4 steps"] > 4 * found["8 x 8, 4 steps"]
+    assert found["8 x 8, 1 step"] > 2.5 * found["8 x 8, 2 steps"]
+
+
+def test_candidates_of_structures_are_distinct_and_in_order():
+    coarse = Structures(elements=(8, 6), refinement=2).coarsening()
+    found = coarse.candidates(1.0)
+    assert isinstance(coarse, Driven) and isinstance(coarse.source, Coarsenable)
+    assert len({c.label for c in found}) == len(found) and [c.work for c in found] == sorted(c.work for c in found)
+    assert {c.label.partition(",")[0] for c in found} == {"16 x 12", "8 x 6", "4 x 3"}
+    assert {c.settings["steps_per_instant"] for c in found} == {1, 2, 4} and not any(c.batched for c in found)
+    neo_hookean = Structures(elements=(8, 6), law="neo_hookean").coarsening().candidates(1.0)
+    assert [c.label for c in neo_hookean] == ["4 x 3, stable step", "8 x 6, stable step"]
+    assert all(c.batched for c in neo_hookean)
+
+
+def test_structures_follow_the_loads_of_every_instant_between_two_leads():
+    source = Structures(elements=(4, 2), intervals=10, trajectories=1)
+    record = source.simulate([0])
+    coarse, interval = source.coarsening().driven_by(record, 5), 2 * float(np.diff(record.time).mean())
+    own = next(c for c in coarse.candidates(interval) if c.made_the_record)
+    states = list(coarse.forecaster(own, ["velocity_y"], interval, "cpu")(torch.tensor([0])))
+    np.testing.assert_allclose(torch.cat(states)[:, 0], record.velocity_y[0, 2::2], atol=1e-6)
+
+
+def test_what_structures_cannot_make_is_refused():
+    source = Structures(elements=(4, 4), intervals=10, trajectories=1, cutouts=("notch",))
+    coarse = source.coarsening().driven_by(source.simulate([0]), 10)
+    candidates, interval, start = coarse.candidates(1.0), coarse.cases[0].interval, torch.tensor([0])
+    own = next(c for c in candidates if c.made_the_record)
+    with pytest.raises(InputError, match="on the CPU; found device cuda"):
+        coarse.forecaster(own, ["von_mises"], interval, "cuda")
+    for name in ("load_x", "kinetic_energy"):
+        with pytest.raises(InputError, match=f"displacement, velocity, stress and strain; found {name}"):
+            next(coarse.forecaster(own, [name], interval, "cpu")(start))
+    with pytest.raises(InputError, match="part material, part void, or of two materials: take a finer one"):
+        next(coarse.forecaster(candidates[0], ["von_mises"], interval, "cpu")(start))

@@ -35,10 +35,14 @@ class Runner:
     Attributes:
         forecast: see `workbench.simulate.coarsening.Forecaster`.
         start: fields of several starts; the first axis is the batch.
+        least: leads of a forecast that are timed at least: all, where they are made in one go.
+        batched: several forecasts together may cost less than one by one.
     """
 
     forecast: Forecaster
     start: Tensor
+    least: int = 1
+    batched: bool = True
 
     def batch(self, size: int) -> Tensor:
         """`size` starts, taken in turns."""
@@ -98,12 +102,15 @@ def _rough(runner: Runner, size: int) -> float:
     """Least seconds of one lead of a batch, after a warm-up; of one thread CPU time, which others do not disturb."""
     start = runner.batch(size)
     alone = start.device.type == "cpu" and torch.get_num_threads() == 1
-    first = elapsed(runner.forecast, start, 1)[alone]
-    return first if first > 0.25 else min(elapsed(runner.forecast, start, 1)[alone] for _ in range(3))
+    first = elapsed(runner.forecast, start, runner.least)[alone]
+    again = [elapsed(runner.forecast, start, runner.least)[alone] for _ in range(0 if first > 0.25 else 3)]
+    return min(again or [first]) / runner.least
 
 
 def best_batch(runner: Runner) -> int:
     """How many forecasts to make together so that each is cheapest."""
+    if not runner.batched:
+        return 1
     best, least = 1, probe(runner)
     for size in BATCH_SIZES:
         each = _rough(runner, size) / size
@@ -120,8 +127,9 @@ def take_turns(
     rounds: int,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    together: int | None = None,
 ) -> Timings:
-    """Time every contestant once a round, alone and in its best batch.
+    """Time every contestant once a round, alone and in its best batch, or so many `together`.
 
     Args:
         runners: the contestants.
@@ -129,11 +137,13 @@ def take_turns(
         rounds: how often everybody has a turn.
         seed: of the order in each round.
         progress: called with measurements done and in all.
+        together: size of the batch; those that are not batched are timed one by one all the same.
     """
     total = len(runners) * (rounds + 1)
     plans = []
     for done, runner in enumerate(runners, start=1):
-        plans.append([_plan(runner, size, leads) for size in (1, best_batch(runner))])
+        batch = together if together and runner.batched else best_batch(runner)
+        plans.append([_plan(runner, size, leads) for size in (1, batch)])
         progress(done, total)
     wall, cpu = (np.empty((len(runners), 2, rounds)) for _ in range(2))
     generator = np.random.default_rng(seed)
@@ -149,6 +159,6 @@ def take_turns(
 def _plan(runner: Runner, size: int, leads: int) -> tuple[Tensor, int, int]:
     """Starts, leads and repeats of one measurement."""
     start = runner.batch(size)
-    once, _ = elapsed(runner.forecast, start, 1)
-    length = int(np.clip(np.ceil(SHORTEST / once), 1, leads))
+    once = elapsed(runner.forecast, start, runner.least)[0] / runner.least
+    length = int(np.clip(np.ceil(SHORTEST / once), runner.least, leads))
     return start, length, max(1, round(SHORTEST / (once * length)))

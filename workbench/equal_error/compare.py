@@ -98,6 +98,7 @@ def compare(
         for batch in range(2)
         for seconds in (timings.wall, timings.cpu)
     ]
+    leads, per = starts.costs
     names = dict.fromkeys(name for column in columns for name in column.references)
     shown = np.stack([c.errors[0, 1:] for c in columns], 1)
     shown[np.isnan(every[1:]).all((1, 2)), : len(points)] = np.nan  # left out is not failed
@@ -110,7 +111,8 @@ def compare(
             shown,
             np.transpose([c.interval(config.confidence) for c in columns]),
             {name: np.array([c.references.get(name, np.inf) for c in columns]) for name in names},
-            every.mean(1), timings.wall / starts.interval, timings.cpu / starts.interval, timings.sizes,
+            every.mean(1), timings.wall * leads, timings.cpu * leads, per,
+            starts.problem.names, timings.sizes,
             stack(ratios, (len(columns), 2, 2)),
         ),
         {**attrs, "confidence": config.confidence, "resamples": len(columns[0].draws.starts) - 1,

@@ -83,7 +83,8 @@ class Notebook:
 def runner_of(contestant: Contestant, starts: Starts, device: str) -> Runner:
     """A contestant ready to be timed, on as many starts as one batch holds."""
     start = starts.before(contestant.reads, starts.batches()[0], contestant.history)
-    return Runner(contestant.prepare(), start.to(device))
+    least = starts.problem.steps if starts.at_rest else 1
+    return Runner(contestant.prepare(), start.to(device), least, contestant.batched)
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,17 @@ def measure(
     return Result(errors, moments, seconds)
 
 
-def as_far_as_useful(surrogate: Contestant, starts: Starts, device: str, least: int = 1) -> Starts:
-    """The same starts, with forecasts as long as the surrogate is better than what costs nothing; at least `least`."""
-    found = measure(surrogate, starts, device).errors.mean(0)
+def as_far_as_useful(surrogate: Contestant, starts: Starts, device: str, least: int = 1) -> tuple[Starts, Result]:
+    """The same starts, with forecasts as long as the surrogate is better than what costs nothing; and its result.
+
+    They are at least `least` leads long.
+    """
+    found = measure(surrogate, starts, device)
     free = np.min([errors.mean(0) for errors in starts.without_a_model().values()], axis=0)
-    useful = int(np.argmin(np.append(found < free, False)))
-    return replace(starts, problem=replace(starts.problem, steps=min(max(useful, least), starts.problem.steps)))
+    useful = int(np.argmin(np.append(found.errors.mean(0) < free, False)))
+    steps = min(max(useful, least), starts.problem.steps)
+    shorter = replace(starts, problem=replace(starts.problem, steps=steps))
+    return shorter, replace(found, errors=found.errors[:, :steps])
 
 
 def _forecasts(
@@ -151,11 +157,13 @@ def _forecasts(
     errors = []
     for batch in starts.batches():
         truth = starts.truth(batch)
+        size = starts.size(truth)
         begin = starts.before(contestant.reads, batch, contestant.history).to(device)
         columns = []
         for lead, state in enumerate(leads(runner.forecast(begin), starts.problem.steps)):
             _refuse_other_grid(contestant, tuple(state.shape), tuple(truth[:, 0].shape))
-            columns.append(relative_l2(state.cpu()[:, None], truth[:, lead : lead + 1]))
+            this = slice(lead, lead + 1)
+            columns.append(relative_l2(state.cpu()[:, None], truth[:, this], size[:, this]))
             progress(1)
         errors.append(np.concatenate(columns, 1))
     return np.concatenate(errors)
@@ -180,6 +188,7 @@ def measure_all(
     device: str,
     scores: Callable[[Result], tuple[np.ndarray, np.ndarray]],
     *,
+    known: Result | None = None,
     profiles: Profiles | None = None,
     all_of_them: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -197,6 +206,7 @@ def measure_all(
         notebook: keeps finished results.
         device: where to compute.
         scores: errors at the leads that are compared, and distances of the statistics.
+        known: what `as_far_as_useful` found of the surrogate, whose forecasts are then not made again.
         profiles: statistics of long runs, if there are any.
         all_of_them: leave nothing out.
         progress: called with work done and in all.
@@ -218,8 +228,11 @@ def measure_all(
 
         result = notebook.find(contestant.label)
         if result is None:
-            limits = DEARER * (enough if number and not all_of_them else np.full(2, np.inf))
-            result = _measure_within(limits, contestant, starts, device, profiles, states)
+            if number == 0 and known is not None:
+                result = _with_long_runs(known, contestant, starts, device, profiles, states)
+            else:
+                limits = DEARER * (enough if number and not all_of_them else np.full(2, np.inf))
+                result = _measure_within(limits, contestant, starts, device, profiles, states)
             notebook.keep(contestant.label, result)
         progress((number + 1) * each, total)
         results.append(result)
@@ -230,6 +243,21 @@ def measure_all(
             better = [bool((np.isfinite(own) & (own <= limit)).all()) for own, limit in pairs]
             enough = np.where(better, np.minimum(enough, result.seconds), enough)
     return results
+
+
+def _with_long_runs(
+    known: Result,
+    contestant: Contestant,
+    starts: Starts,
+    device: str,
+    profiles: Profiles | None,
+    progress: Callable[[int], None],
+) -> Result:
+    """A result with the statistics of long runs, where there are any."""
+    if profiles is None or known.note:
+        return known
+    found = measure(contestant, starts, device, profiles, Wanted(forecasts=False), progress)
+    return replace(found, errors=known.errors)
 
 
 def _measure_within(

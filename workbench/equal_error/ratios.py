@@ -28,16 +28,18 @@ class Point:
     Attributes:
         label: such as ``step 8`` or ``steps 1 to 30``.
         leads: indices of the leads that are averaged.
+        power: of the mean over them: 1 arithmetic, 2 root mean square.
     """
 
     label: str
     leads: tuple[int, ...]
+    power: int = 1
 
 
-def points_of(steps: Sequence[int], last: int) -> list[Point]:
+def points_of(steps: Sequence[int], last: int, power: int = 1) -> list[Point]:
     """One point a step (from 1), and the mean over all leads if there are several."""
     single = [Point(f"step {step}", (step - 1,)) for step in steps]
-    return single if last == 1 else [*single, Point(f"steps 1 to {last}", tuple(range(last)))]
+    return single if last == 1 else [*single, Point(f"steps 1 to {last}", tuple(range(last)), power)]
 
 
 def mean_errors(errors: np.ndarray, counts: np.ndarray, points: Sequence[Point]) -> np.ndarray:
@@ -49,7 +51,7 @@ def mean_errors(errors: np.ndarray, counts: np.ndarray, points: Sequence[Point])
         points: leads to average.
     """
     finite = np.where(np.isfinite(errors), errors, FAILED)
-    each = np.stack([finite[:, :, list(point.leads)].mean(2) for point in points], -1)
+    each = np.stack([(finite[:, :, list(p.leads)] ** p.power).mean(2) ** (1 / p.power) for p in points], -1)
     mean = np.einsum("rn,cnp->rcp", counts, each) / counts.sum(1)[:, None, None]
     return np.where(mean < 1e-6 * FAILED, mean, np.inf)
 

@@ -4,7 +4,7 @@ One flat NetCDF-4 file:
 
     error(solver, point), surrogate_error(point) with _low and _high, error_without_model(reference, point)
     error_by_lead(solver, lead_time), surrogate_error_by_lead(lead_time)
-    seconds(solver, batch, clock, round), surrogate_seconds(batch, clock, round)        per forecast and unit of time
+    seconds(solver, batch, clock, round), surrogate_seconds(batch, clock, round)   per forecast [and unit of time]
     batch_size(solver, batch), surrogate_batch_size(batch)
     ratio(point, batch, clock) with _low and _high, bound(...), equal_solver(...)  solver over surrogate at equal error
     moot(point), settings(solver), note(solver)
@@ -46,7 +46,9 @@ class Comparison:
         own: error of the surrogate, low, high ``(3, point)``.
         references: errors ``(point,)`` of what costs nothing, by name.
         by_lead: mean errors of surrogate and those that ran ``(1 + ran, lead)``.
-        wall, cpu: seconds of surrogate and those that ran ``(1 + ran, batch, round)``, per unit of physical time.
+        wall, cpu: seconds of surrogate and those that ran ``(1 + ran, batch, round)``.
+        per: what they are told of: ``forecast``, or ``forecast and unit of time``.
+        variables: whose error it is.
         sizes: of their batches ``(1 + ran, batch)``.
         ratios: on ``(point, batch, clock)``; `solver` counts those that ran.
     """
@@ -64,6 +66,8 @@ class Comparison:
     by_lead: np.ndarray
     wall: np.ndarray
     cpu: np.ndarray
+    per: str
+    variables: Sequence[str]
     sizes: np.ndarray
     ratios: Ratios
 
@@ -71,8 +75,8 @@ class Comparison:
 def dataset_of(found: Comparison, attrs: Mapping[str, Any]) -> xr.Dataset:
     """The comparison as one flat Dataset, with its sentence."""
     seconds = np.stack([found.wall, found.cpu], 2)
-    unit = {"units": "s", "long_name": "computing time per forecast and unit of physical time"}
-    norm = {"units": "1", "long_name": "relative L2 error, mean over starts"}
+    unit = {"units": "s", "long_name": f"computing time per {found.per}"}
+    norm = {"units": "1", "long_name": f"relative L2 error of {', '.join(found.variables)}, mean over starts"}
     cells, names = ("point", "batch", "clock"), list(found.references)
     references = np.stack([found.references[name] for name in names])
     chosen = np.array([found.labels[i] for i in found.ran], dtype=object)[found.ratios.solver]
@@ -218,7 +222,8 @@ def table(sheet: xr.Dataset) -> str:
     notes = dict(zip(map(str, sheet["solver"].values), map(str, sheet["note"].values), strict=True))
     ran = [label for label, note in notes.items() if not note]
     width = max(len("surrogate"), *map(len, map(str, sheet["point"].values)), *map(len, ran))
-    lines = [f"{'':<{width}}  {'error, ' + point:<22}  seconds per unit of time: one forecast, each of the best batch"]
+    told = f"{sheet['seconds'].attrs['long_name']} in s: alone, in the best batch"
+    lines = [f"{'':<{width}}  {'error, ' + point:<22}  {told}"]
     error = sheet["error"].sel(point=point)
     lines.append(_row("surrogate", width, float(sheet["surrogate_error"].sel(point=point)), sheet["surrogate_seconds"]))
     lines += [_row(label, width, float(error.sel(solver=label)), sheet["seconds"].sel(solver=label)) for label in ran]

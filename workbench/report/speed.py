@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.equal_error.front import on_front
+from workbench.equal_error.plain import SIDES, plain_words
 from workbench.equal_error.sheet import KINDS, headline_point, ratio_text, shortcoming, words_of
 from workbench.errors import InputError
 from workbench.report import style
@@ -42,7 +43,9 @@ def speed_sections(run: Run, gallery: Gallery) -> list[Section]:
         alt = f"Error over {words_of(point)} against computing time {KINDS[batch]}: solver and surrogate"
         drawn.append(gallery.add(f"speed_{batch}", cost_error(sheet, point, batch), alt))
     words = element("b", headline[:1].upper() + headline[1:] + ".")
-    after = element("div", _ratios(sheet), details("Every candidate", _candidates(sheet, point)), _how(sheet))
+    after = element(
+        "div", _ratios(sheet), _plain(sheet), details("Every candidate", _candidates(sheet, point)), _how(sheet)
+    )
     return [Section("speed", TITLE, with_figures(words, drawn, after))]
 
 
@@ -76,7 +79,7 @@ def cost_error(sheet: xr.Dataset, point: str, batch: str) -> Figure:
             )  # fmt: skip
             axes.axhline(value, color=style.MODEL, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         _log_axes(axes, np.append(cost, rounds), np.append(error, value))
-        axes.set_xlabel(plain("seconds per forecast and unit of time"))
+        axes.set_xlabel(plain(f"{sheet['seconds'].attrs['long_name']} (s)"))
         axes.set_ylabel("relative L2 error")
         legend_below(figure, axes)
     return figure
@@ -122,11 +125,33 @@ def _candidates(sheet: xr.Dataset, point: str) -> Content:
     return table(["solver", f"error, {point}", "one forecast", "best batch", ""], rows)
 
 
+def _plain(sheet: xr.Dataset) -> Content:
+    """The ratio against the record's own solver, where it was measured, under its own name."""
+    if "plain_ratio" not in sheet:
+        return ""
+    rows: list[list[Content]] = []
+    for together in sheet["together"].values:
+        cell = sheet.sel(together=together, clock="wall")
+        costs = [duration(float(cell["plain_seconds"].sel(side=side).median())) for side in SIDES]
+        rows.append(
+            [f"{together} forecast{'s together' if together > 1 else ''}", *costs, number(cell["plain_ratio"], 2)]
+        )
+    words = plain_words(sheet)
+    caption = (
+        f"Plain ratio against the record's own solver, as papers state it, not at equal error; "
+        f"{sheet['seconds'].attrs['long_name']}."
+    )
+    return element(
+        "div", table(["", *SIDES, "ratio"], rows, caption), element("p", words[:1].upper() + words[1:] + ".")
+    )
+
+
 def _how(sheet: xr.Dataset) -> Content:
     about = sheet.attrs
     words = (
         f"{about['starts']} forecasts; both sides timed in turns, {about['rounds']} rounds, on {about['hardware']}, "
-        f"{about['threads']} thread{'s' if about['threads'] != 1 else ''}, {about['date']}. Time is per forecast and "
-        "unit of physical time, from fields in memory to fields in memory."
+        f"{about['threads']} thread{'s' if about['threads'] != 1 else ''}, {about['date']}. "
+        f"Errors are the {sheet['error'].attrs['long_name']}; times the {sheet['seconds'].attrs['long_name']}, from "
+        "what it starts with in memory to its fields in memory."
     )
     return element("p", words, class_="lead")

@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
 Forecaster = Callable[[Float[Tensor, "b r *space"]], Iterator[Float[Tensor, "b c *space"]]]
-"""From the variables that are read to the variables that are made, one interval after the other, without end."""
+"""From the variables that are read to the variables that are made, one interval after the other, without end.
+
+Of a `Driven` solver: from positions of trajectories ``[b]``, and to the end of the forecasts.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,22 @@ class Candidate:
         label: names it in tables, such as ``32 x 32, dt 0.125``.
         settings: what distinguishes it from the others: resolution, time step, closure.
         work: rough operations per unit of physical time; candidates are tried in this order.
+        made_the_record: these are the settings of the record, for the plain ratio; at most one candidate's are.
+        batched: several forecasts together may cost less than one by one.
     """
 
     label: str
     settings: Mapping[str, str | float]
     work: float
+    made_the_record: bool = False
+    batched: bool = True
 
 
 class Coarsening(Protocol):
     """A solver that can be run coarser than it was for the record.
 
     Attributes:
-        reads: variables of the record that a start consists of.
+        reads: variables of the record that a start consists of; none for a `Driven` solver.
     """
 
     reads: tuple[str, ...]
@@ -59,6 +67,25 @@ class Coarsening(Protocol):
         Raises:
             InputError: a variable cannot be made, or there is no such device. The forecaster itself raises it where
                 the settings are unstable for the flow.
+        """
+        ...
+
+
+@runtime_checkable
+class Driven(Coarsening, Protocol):
+    """A solver of motions that start from rest at the first instant and follow what drives each trajectory.
+
+    Attributes:
+        compares: patterns of the variables whose errors are compared unless others are asked for.
+    """
+
+    compares: tuple[str, ...]
+
+    def driven_by(self, record: xr.Dataset, leads: int) -> Driven:
+        """The same for forecasts of so many leads of the trajectories of `record`; this comes before `forecaster`.
+
+        Raises:
+            InputError: the record lacks what the motion follows from.
         """
         ...
 

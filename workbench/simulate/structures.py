@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -31,6 +31,9 @@ from workbench.simulate.structures_motion import Motion
 from workbench.simulate.structures_neohookean import NeoHookeanBatch, critical_time_step
 from workbench.simulate.structures_record import HISTORIES, structures_record, variables
 from workbench.simulate.structures_trials import Specimen, Trial
+
+if TYPE_CHECKING:
+    from workbench.simulate.structures_candidates import StructuresCoarsening
 
 BATCH = 32
 """Trajectories that the explicit solver advances together."""
@@ -140,6 +143,12 @@ class Structures:
             chosen = getattr(self, name)
             rules[name] = (bool(chosen) and set(chosen) <= set(names), f"some of {', '.join(names)}")
         return rules
+
+    def coarsening(self) -> StructuresCoarsening:
+        """The same cases on coarser meshes with longer steps, for ``workbench speedup``."""
+        from workbench.simulate.structures_candidates import StructuresCoarsening
+
+        return StructuresCoarsening(self)
 
     def _refuse(self, rules: dict[str, tuple[bool, str]]) -> None:
         for name, (good, expected) in rules.items():

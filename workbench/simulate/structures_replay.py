@@ -19,7 +19,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.simulate.structures import BATCH, EXPLICIT_SAFETY, Structures
-from workbench.simulate.structures_fields import along_axes, moving_fields
+from workbench.simulate.structures_fields import along_axes, at_nodes, moving_fields
 from workbench.simulate.structures_linear import LinearBody, march
 from workbench.simulate.structures_mesh import COMPONENTS, interpolation
 from workbench.simulate.structures_motion import Drive, Motion
@@ -133,11 +133,13 @@ class Replay:
         specimen: the mesh to compute on; its own record's grid is `stride` times as coarse as the record's.
         stride: elements of the record per element of the specimen, along each axis; 1 unless the mesh is coarser than
             the record.
+        substeps: of the linear solver between saved instants; None for those of the record.
     """
 
     source: Structures
     specimen: Specimen
     stride: int = 1
+    substeps: int | None = None
 
     @classmethod
     def of(cls, record: xr.Dataset, coarser: int = 1) -> Replay:
@@ -146,20 +148,27 @@ class Replay:
         Raises:
             InputError: the record does not say its simulation, or its elements cannot be divided so.
         """
-        source = source_of(record)
+        return cls.coarser(source_of(record), coarser)
+
+    @classmethod
+    def coarser(cls, source: Structures, coarser: int, substeps: int | None = None) -> Replay:
+        """The solver of `source`, with 1/`coarser` of its elements along each axis.
+
+        Raises:
+            InputError: its elements cannot be divided so.
+        """
         specimen = source.specimen
         if specimen.refinement % coarser == 0:
-            return cls(source, replace(specimen, refinement=specimen.refinement // coarser))
-        stride, rest = divmod(coarser, specimen.refinement)
-        if rest or any(n % stride for n in specimen.elements):
+            return cls(source, replace(specimen, refinement=specimen.refinement // coarser), substeps=substeps)
+        if not divides(source, coarser):
             raise InputError(
                 f"the record's solver has {[n * specimen.refinement for n in specimen.elements]} elements along its "
                 f"axes, {specimen.refinement} per element of the record: they cannot be divided by {coarser}; choose "
                 "a record whose elements can, or leave this forecast out of evaluate.baselines"
             )
-        return cls(
-            source, replace(specimen, elements=tuple(n // stride for n in specimen.elements), refinement=1), stride
-        )
+        stride = coarser // specimen.refinement
+        elements = tuple(n // stride for n in specimen.elements)
+        return cls(source, replace(specimen, elements=elements, refinement=1), stride, substeps)
 
     # ------------------------------------------------------------------------------------------ the case on the mesh
 
@@ -187,7 +196,8 @@ class Replay:
         if np.ptp(blocks, inner).max() > 1e-6 * np.abs(blocks).max():
             raise InputError(
                 "a coarser mesh than the record's would have elements that are part material, part void, or of two "
-                "materials: leave this forecast out of evaluate.baselines, or build the record with refinement 2"
+                "materials: take a finer one (in evaluate.baselines leave this forecast out), or build the record with "
+                "refinement 2"
             )
         return blocks.mean(inner)
 
@@ -221,6 +231,13 @@ class Replay:
         Raises:
             InputError: a case cannot be computed.
         """
+        bodies, motions = self.motions(cases, starts)
+        return [self._fields(case, bodies[k], motions[k], self.source.law) for k, case in enumerate(cases)]
+
+    def motions(
+        self, cases: Sequence[Conditions], starts: Sequence[State]
+    ) -> tuple[list[LinearBody], dict[int, Motion]]:
+        """The body of each case on the solver's mesh, and its motion; arguments and errors as of `march`."""
         bodies = [self.body(case) for case in cases]
         entered = [tuple(self._enter(field) for field in start) for start in starts]
         drives = [self.drive(c, b, v) for c, b, (_, v) in zip(cases, bodies, entered, strict=True)]
@@ -242,13 +259,13 @@ class Replay:
                 initial = tuple(np.stack([flat[k][i] for k in batch], -1) for i in range(2))
                 found = batched.march([drives[k] for k in batch], steps, initial)  # type: ignore[arg-type]
                 motions |= dict(zip(batch, found, strict=True))
-        return [self._fields(case, bodies[k], motions[k], self.source.law) for k, case in enumerate(cases)]
+        return bodies, motions
 
     def _substeps(self, body: LinearBody, interval: float) -> int:
         """Of the solver between saved instants: on its own mesh the record's, else what the coarser one asks for."""
         own = self.specimen == self.source.specimen
         if self.source.law == "linear" or own:
-            return self.source.steps_between
+            return self.substeps or self.source.steps_between
         admissible = critical_time_step(body.elements, body.material, body.kinematics)
         return math.ceil(interval / (EXPLICIT_SAFETY * admissible))
 
@@ -265,12 +282,26 @@ class Replay:
         if self.stride == 1:
             refinement = self.specimen.refinement
             return moving_fields(motion, body.elements, body.material, law, body.kinematics, refinement)
-        nodes, dim = self.specimen.full.mesh.nodes, self.source.dim
-        u, v = (
-            along_axes(self._lift, field.reshape(-1, *nodes, dim), first=1)
-            for field in (motion.displacement, motion.velocity)
-        )
-        return on_record_grid(self.source, case, u, v, law)
+        return on_record_grid(self.source, case, *self.nodal(motion), law)
+
+    def nodal(self, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+        """Displacement and velocity ``[time, *nodes, dim]`` of the record's nodes."""
+        mesh, refinement = self.specimen.full.mesh, self.specimen.refinement
+        fields = motion.displacement, motion.velocity
+        if self.stride == 1:
+            u, v = (at_nodes(field, mesh, refinement) for field in fields)
+        else:
+            grids = (field.reshape(-1, *mesh.nodes, mesh.dim) for field in fields)
+            u, v = (along_axes(self._lift, grid, first=1) for grid in grids)
+        return u, v
+
+
+def divides(source: Structures, coarser: int) -> bool:
+    """Whether the solver can have 1/`coarser` of its elements along each axis, with nodes among its own."""
+    if source.refinement % coarser == 0:
+        return True
+    stride, rest = divmod(coarser, source.refinement)
+    return rest == 0 and not any(n % stride for n in source.elements)
 
 
 def on_record_grid(source: Structures, case: Conditions, u: np.ndarray, v: np.ndarray, law: str) -> Fields:
