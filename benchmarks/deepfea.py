@@ -42,8 +42,7 @@ from workbench.data.writer import write_record
 from workbench.models.deepfea import DeepFEA
 from workbench.simulate.structures import Structures
 from workbench.simulate.structures_fields import moving_fields
-from workbench.simulate.structures_linear import march
-from workbench.simulate.structures_neohookean import NeoHookeanBatch
+from workbench.simulate.structures_march import advance
 from workbench.simulate.structures_trials import Trial
 from workbench.tasks import TransientTask
 from workbench.weights import load
@@ -54,13 +53,9 @@ HIDDEN, BATCH, SAMPLES = (32, 32), 32, 1
 
 def solve(solver: Structures, trials: list[Trial]) -> None:
     """Motion and stresses of drawn cases, as the record was made."""
-    if solver.law == "linear":
-        motions = [march(t.body, t.drive, solver.steps_between, solver.spectral_radius) for t in trials]
-    else:
-        materials, damping = [t.body.material for t in trials], [t.body.mass_damping for t in trials]
-        names = [f"trajectory {k}" for k in range(len(trials))]
-        batch = NeoHookeanBatch(trials[0].body.elements, materials, damping, names)
-        motions = batch.march([t.drive for t in trials], solver.steps_between)
+    bodies, drives = [t.body for t in trials], [t.drive for t in trials]
+    names = [f"trajectory {k}" for k in range(len(trials))]
+    motions = advance(solver.law, solver.scheme, bodies, drives, names, solver.steps_between, solver.spectral_radius)
     for trial, motion in zip(trials, motions, strict=True):
         body = trial.body
         moving_fields(motion, body.elements, body.material, solver.law, solver.kinematics, solver.refinement)

@@ -149,6 +149,7 @@ def write_rollout(
     if packing is None:
         raise RuntimeError("build(packing) comes before a rollout")
     packing.check(plan.record, f"the record {plan.record.encoding.get('source', '')}", _needed(packing), plan.stride)
+    _require_forcing(packing, plan)
     path = Path(path)
     refuse_existing(path, overwrite)
     store = path if path.suffix == ".zarr" else path.with_suffix(".zarr")
@@ -174,6 +175,15 @@ def write_rollout(
     run.position_path.unlink(missing_ok=True)
     outcome.path = path if store == path else _to_netcdf(store, path)
     return outcome
+
+
+def _require_forcing(packing: Packing, plan: ForecastPlan) -> None:
+    last, states = int(plan.starts.max()) + plan.steps * plan.stride, plan.record.sizes.get(TIME, 1)
+    if "forcing" in packing.groups and last >= states:
+        raise InputError(
+            f"the forecast needs {', '.join(packing.groups['forcing'].variables)} up to time index {last}, the record "
+            f"{plan.record.encoding.get('source', '')} ends at {states - 1}: start earlier or take fewer steps"
+        )
 
 
 def _needed(packing: Packing) -> list[str]:

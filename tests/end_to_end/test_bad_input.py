@@ -87,6 +87,14 @@ def test_a_checkpoint_of_another_model(folder):
     assert "holds another model: FNO(width=8), the experiment asks for FNO(width=12)" in found
 
 
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_a_checkpoint_of_another_grid(folder, verb):
+    waves().isel(x=slice(0, 8)).to_netcdf(folder / "half.nc")
+    found, _ = refuse(folder, verb, "-c", "waves.yaml", *["--resume"][: verb == "fit"], "--data.record=half.nc")
+    assert ".ckpt: the record half.nc does not fit what the model was trained for: axis 'x' has 8 points" in found
+    assert "expected 16. Use a record on the grid of training" in found
+
+
 class Evil:
     def __reduce__(self):
         return eval, ("open('mark', 'w')",)

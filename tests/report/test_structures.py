@@ -19,7 +19,7 @@ from workbench.report.page import write_report
 from workbench.report.run import open_run
 from workbench.report.sections import spectra_section
 from workbench.report.structures_body import depth, edges_in_front, make_body, to_screen, visible
-from workbench.report.structures_pictures import sheets, still_leads, structure_sections
+from workbench.report.structures_pictures import other_histories, sheets, still_leads, structure_sections
 from workbench.report.structures_scene import arrows, box, build_scene, dims_of, exaggeration, without_void
 
 AXES = "xyz"
@@ -267,7 +267,7 @@ def test_without_stress_the_colours_are_the_displacement():
     means = (length[1:, 1:] + length[1:, :-1] + length[:-1, 1:] + length[:-1, :-1]) / 4
     np.testing.assert_allclose(scene.truth.values[1], means.ravel())
     with pytest.raises(ValueError, match="no peak"):
-        figures.peak(scene)
+        figures.peak(scene, {})
 
 
 def test_without_geometry_supports_and_loads_it_is_a_full_grid():
@@ -296,7 +296,7 @@ def test_one_time_step_at_rest_is_a_picture():
     assert scene.lead.size == 1 and scene.factor == 1.0 and still_leads(scene, None) == [0]
     assert "true to scale" in figures.heading(scene)
     assert len(sheets(scene, np.array([0]))) == 3
-    assert figures.histories(scene).axes[0].lines[0].get_marker() == "o"
+    assert figures.histories(scene, {}).axes[0].lines[0].get_marker() == "o"
 
 
 def test_only_records_with_a_whole_displacement_on_nodes_are_structures():
@@ -315,18 +315,53 @@ def test_frames_are_transparent_around_the_body():
 
 def test_histories_are_those_of_the_data():
     scene, record = scene_of()
-    for k, axes in enumerate(figures.histories(scene).axes):
+    for k, axes in enumerate(figures.histories(scene, {}).axes):
         true = record[f"displacement_{AXES[k]}"].isel(trajectory=1, time=slice(1, None), node_y=2, node_x=4)
         np.testing.assert_allclose(axes.lines[0].get_ydata(), 1e3 * true)
         np.testing.assert_allclose(axes.lines[1].get_ydata(), 1.2e3 * true)
-    true, mine = figures.peak(scene).axes[0].lines
+    true, mine = figures.peak(scene, {}).axes[0].lines
     np.testing.assert_allclose(
         true.get_ydata(), record.von_mises.isel(trajectory=1, time=slice(1, None)).max(("elem_y", "elem_x")) / 1e3
     )
     np.testing.assert_allclose(mine.get_ydata(), 1.2 * true.get_ydata())
 
 
-def run_of(folder, record, forecast):
+def scores_of(record) -> xr.Dataset:
+    """What is read of ``structures.nc``: the truth, a model and a static forecast of half the truth."""
+    probe = record.isel(time=slice(1, None), node_y=2, node_x=4)
+    stress = record.von_mises.isel(time=slice(1, None)).max(("elem_y", "elem_x"))
+    series = {"probe_displacement_x": probe.displacement_x, "probe_displacement_y": probe.displacement_y}
+    series["largest_stress"] = stress
+    dims, factors = ("source", "trajectory", "init_time", "lead_time"), np.array([1.0, 1.2, 0.5]).reshape(3, 1, 1, 1)
+    data = {name: (dims, factors * values.values[:, None]) for name, values in series.items()}
+    coords = {"source": ["truth", "model", "quasi_static"], "quantity": ["displacement"]}
+    return xr.Dataset({**data, "score": ("quantity", [0.0])}, coords)
+
+
+def test_baselines_of_the_evaluation_stand_beside_the_prediction(tmp_path):
+    """For the trajectory that is shown, unless what was evaluated is another forecast, or an older file."""
+    record, forecast = structure()
+    run = open_run(run_of(tmp_path, record, forecast, {"evaluate": {"long_run": {"domain": "structures"}}}))
+    assert other_histories(run, scene_of(start=0)[0]) == {}
+    path = run.experiment.long_run
+    scores_of(record).to_netcdf(path)
+    others = other_histories(run, scene_of(start=0)[0])
+    assert list(others) == ["quasi_static"]
+    scene, _ = scene_of(start=0)
+    for figure in (figures.histories(scene, others), figures.peak(scene, others)):
+        for axes in figure.axes:
+            true, mine, static = axes.lines
+            assert static.get_label() == "quasi static"
+            np.testing.assert_allclose(static.get_ydata(), 0.5 * true.get_ydata())
+            np.testing.assert_allclose(mine.get_ydata(), 1.2 * true.get_ydata())
+    assert other_histories(run, scene_of(start=1)[0]) == {}  # the run shows the first start, the scene the second
+    for changed in (scores_of(record)[["score"]], scores_of(record).isel(lead_time=slice(3))):
+        path.unlink()
+        changed.to_netcdf(path)
+        assert other_histories(run, scene) == {}
+
+
+def run_of(folder, record, forecast, more=None):
     """The experiment of a run that holds a record and a forecast of it."""
     path = write_record(record, folder / "record.zarr")
     (folder / "run").mkdir()
@@ -336,6 +371,7 @@ def run_of(folder, record, forecast):
         "model": {"class_path": "ForecastTask", "init_args": {"network": {"class_path": "FNO"}}},
         "rollout": {"steps": 5},
         "report": {"frames": 2},
+        **(more or {}),
     }
     file = folder / "bending.yaml"
     file.write_text(yaml.safe_dump(content))

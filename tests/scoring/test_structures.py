@@ -122,6 +122,17 @@ def test_the_truth_is_perfect_and_has_the_frequency_of_its_record(project):
     np.testing.assert_allclose(
         found, expected.isel(trajectory=[12, 13, 14, 15], time=slice(1, None)), rtol=1e-4, atol=1e-6
     )
+    for k, trajectory in enumerate((12, 13, 14, 15)):
+        run = project.record.isel(trajectory=trajectory, time=slice(1, None))
+        length = np.hypot(run["displacement_x"], run["displacement_y"]).max("time")
+        at = {d: scores[f"probe_{d}"].isel(trajectory=k, init_time=0, drop=True) for d in ("node_y", "node_x")}
+        assert float(length.sel(at)) == float(length.max())
+        for source in ("truth", "model"):
+            here = scores.sel(source=source).isel(trajectory=k, init_time=0)
+            np.testing.assert_array_equal(here["probe_displacement_y"], run["displacement_y"].sel(at))
+            np.testing.assert_array_equal(here["largest_stress"], run["von_mises"].max(("elem_y", "elem_x")))
+    assert (scores["probe_displacement_x"].sel(source="persistence") == 0).all()
+    assert scores["probe_displacement_x"].attrs["units"] == "m" and scores["largest_stress"].attrs["units"] == "Pa"
     assert scores.attrs["verdict"].startswith("meets the bars: NRMSE 0 % of the range at most")
     assert scores.attrs["verdict"].endswith("better than persistence and quasi-static")
 

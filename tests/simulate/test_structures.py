@@ -165,14 +165,23 @@ def test_history_is_a_coordinate_to_split_by():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"elements": (4,)}, "elements must be two or three numbers"),
+        ({"elements": (4,)}, "elements must be two or three whole numbers of at least 2; found (4,)"),
+        ({"elements": 8}, "elements must be two or three whole numbers of at least 2; found 8"),
+        ({"elements": (8.5, 8)}, "elements must be two or three whole numbers of at least 2; found (8.5, 8)"),
         ({"lengths": (1.0, 1.0, 1.0)}, "lengths must be 2 positive numbers"),
         ({"law": "rubber"}, "law must be linear or neo_hookean; found 'rubber'"),
         ({"law": "neo_hookean", "plane": "stress"}, "plane must be strain"),
+        ({"integrator": "explicit"}, "integrator must be implicit, or for neo_hookean bodies explicit"),
+        ({"law": "neo_hookean", "integrator": "newmark"}, "integrator must be implicit, or for neo_hookean bodies"),
         ({"supported_faces": ("z0",)}, "supported_faces must be some of x0, x1, y0, y1, not the loaded one"),
         ({"loaded_face": "x0"}, "supported_faces must be some of"),
         ({"poissons_ratio": (0.3, 0.5)}, "poissons_ratio must be a range"),
         ({"youngs_modulus": (2.0, 1.0)}, "youngs_modulus must be a range of positive numbers"),
+        ({"youngs_modulus": ("1e5", "1e6")}, "found ('1e5', '1e6'); YAML takes 1e6 for a text: write 1.0e+6"),
+        ({"static_peak": 0.3}, "static_peak must be a range of positive numbers, the least first; found 0.3"),
+        ({"intervals": 2.5}, "intervals must be at least 1, and whole; found 2.5"),
+        ({"trajectories": "ten"}, "trajectories must be at least 1, and whole; found 'ten'"),
+        ({"supported_faces": "x0"}, "supported_faces must be some of x0, x1, y0, y1, not the loaded one; found 'x0'"),
         ({"histories": ("jump",)}, "histories must be some of ramp_hold, half_sine"),
         ({"substeps": 0}, "substeps must be at least 1"),
         ({"trajectories": 0}, "trajectories must be at least 1"),
@@ -198,6 +207,9 @@ def test_inverted_and_degenerate_elements_are_named(dim):
         Mesh(points, mesh.solid)
     with pytest.raises(InputError, match=r"is degenerate: its Jacobian determinant falls to 0"):
         Mesh(mesh.points * (1.0, 0.0, 1.0)[:dim], mesh.solid)
+    points[(1, 1, 1)[:dim]] = np.nan
+    with pytest.raises(InputError, match=r"expected finite coordinates; found \[nan, .*\] at node \(1, 1"):
+        Mesh(points, mesh.solid)
 
 
 def test_meshes_without_material_or_of_another_shape_are_refused():
@@ -225,6 +237,33 @@ def test_supports_that_leave_a_rigid_mode_are_refused():
     line[:, 0, 0] = True
     with pytest.raises(InputError, match="leave 1 rigid mode to the body"):
         require_support(solid, line)
+
+
+def test_bodies_that_cannot_be_solved_for_are_refused():
+    """Statics and natural frequencies too would be numbers without a meaning."""
+    mesh = box((3, 2), (3.0, 2.0), np.array([[True, True, False], [True, True, False]]))
+    elements, material = Elements(mesh), Material.uniform(mesh, 1.0, 0.3, 1.0)
+    loads = np.zeros(mesh.points.shape)
+    pinned = np.zeros(mesh.points.shape, bool)
+    pinned[0, 0] = True
+    hinged, body = (LinearBody(elements, material, flags, "plane_strain") for flags in (pinned, held(mesh)))
+    for solve in (lambda: hinged.static(loads), hinged.natural_frequencies, hinged.first_mode):
+        with pytest.raises(InputError, match=r"leave 1 rigid mode to the body \(2 prescribed components there\)"):
+            solve()
+    with pytest.raises(InputError, match="supports: expected those of the body; the drive differs in 4 components"):
+        march(hinged, Drive(1.0, 0 * loads[None], held(mesh)))
+    with pytest.raises(InputError, match=r"supports: expected flags on the nodes \(3, 4, 2\); found \(2, 4, 2\)"):
+        LinearBody(elements, material, pinned[:2], "plane_strain")
+    loads[1, 3] = 1.0
+    with pytest.raises(InputError, match=r"loads: 1 loaded nodes belong to no solid element, .* index \(1, 3\)"):
+        body.static(loads)
+    other = Material.uniform(box((3, 2), (3.0, 2.0)), 1.0, 0.3, 1.0)
+    for make in (
+        lambda: LinearBody(elements, other, held(mesh), "plane_strain"),
+        lambda: NeoHookeanBatch(elements, [material, other], [0.0] * 2, ["a", "b"]),
+    ):
+        with pytest.raises(InputError, match="material: expected a value for each of the 4 solid elements; found 6"):
+            make()
 
 
 def test_supports_and_loads_on_missing_nodes_are_refused():

@@ -117,6 +117,28 @@ def test_energies_of_recorded_fields_are_those_of_the_solver(kind):
         np.testing.assert_allclose(found, record[name][1], atol=1e-5 * float(record[name][1].max()))
 
 
+@pytest.mark.parametrize("kind", ["linear", "neo-Hookean"])
+def test_loads_and_supports_that_the_body_cannot_bear_are_refused(kind):
+    _, record = make(kind, refinement=1, moving_supports=0.0)
+    cases = {name: record.copy(deep=True) for name in ("free", "unsupported", "nan")}
+    cases["free"]["solid"][:, :, -1] = 0
+    cases["unsupported"]["solid"][:, :, 0] = 0
+    cases["nan"]["load_y"][0, 3] = np.nan
+    messages = {
+        "free": r"loads: 3 loaded nodes belong to no solid element, the first at grid index \(0, 4\)",
+        "unsupported": "supports: they leave 3 rigid modes to the body",
+        "nan": "loads: values are not finite, first at saved instant 3",
+    }
+    for name, changed in cases.items():
+        replay, (case,) = Replay.of(changed), read_conditions(changed, [0])
+        for solve in (
+            lambda r=replay, c=case: r.march([c], states(record)[:1]),
+            lambda r=replay, c=case: r.quasi_static(c),
+        ):
+            with pytest.raises(InputError, match=messages[name]):
+                solve()
+
+
 def test_a_record_of_other_making_is_refused():
     _, record = make("linear")
     with pytest.raises(InputError, match="cannot be computed again: expected the attribute 'simulation'.*found none"):

@@ -277,6 +277,28 @@ def test_learns_a_batch(record):
     assert losses[-1] < 0.4 * losses[0]
 
 
+def test_a_forecast_beyond_its_loads_is_refused(record, tmp_path):
+    plan = ForecastPlan(record, np.array([0]), np.array([4]), 5)
+    with pytest.raises(
+        InputError, match=r"needs load_x, load_y, pull_x up to time index 9, .* ends at 8: start earlier"
+    ):
+        write_rollout(task_of(record).eval(), plan, tmp_path / "none.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("peephole", ["channel", "full"])
+def test_weights_of_another_mesh_are_refused(record, tmp_path, peephole):
+    """Also with peepholes that any mesh would take."""
+    task = task_of(record, network=functools.partial(SMALL, peephole=peephole)).eval()
+    plan = ForecastPlan(record.isel(node_x=slice(4), elem_x=slice(3)), np.array([0]), np.array([0]), 3)
+    with pytest.raises(InputError, match=r"does not fit .*: axis 'node_x' has 4 points, expected 5.* grid of training"):
+        write_rollout(task, plan, tmp_path / "none.zarr")
+    longer = record.assign_coords(node_x=2 * record.node_x)
+    with pytest.raises(InputError, match=r"axis 'node_x' runs 0..1.6, expected 0..0.8"):
+        write_rollout(task, ForecastPlan(longer, np.array([0]), np.array([0]), 3), tmp_path / "none.zarr")
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_and_card_rebuild_the_task(record, tmp_path):
     task = task_of(record, **SUPPORTS, nelo=NELO(error="relative")).eval()
     path = export(task, tmp_path / "model.safetensors", card_of(task))

@@ -91,9 +91,10 @@ def sole_training(run: Path) -> Iterator[None]:
 def _prepare_run(name: str, experiment: experiments.Experiment, options: argparse.Namespace) -> list[str]:
     """Check data and checkpoint early, make room for the run; returns the checkpoint argument for Lightning."""
     from workbench.data.preflight import look
+    from workbench.data.spec import RecordSpec
     from workbench.header import read_card, refuse_other_model
 
-    look(experiment.data)
+    found = look(experiment.data)
     last = experiment.run_dir / "checkpoints" / "last.ckpt"
     checkpoint = Path(options.ckpt_path) if options.ckpt_path else (last if options.resume else None)
     if name != "fit":
@@ -107,7 +108,10 @@ def _prepare_run(name: str, experiment: experiments.Experiment, options: argpars
         _set_aside(experiment.run_dir)
     if checkpoint is None:
         return []
-    refuse_other_model(read_card(checkpoint), experiment.config.get("model") or {}, checkpoint)
+    card = read_card(checkpoint)
+    refuse_other_model(card, experiment.config.get("model") or {}, checkpoint)
+    trained = RecordSpec.from_dict(card["packing"]["spec"])
+    trained.require(found.spec, f"{checkpoint}: the record {experiment.data.record}")
     return [f"--ckpt_path={checkpoint}"]
 
 

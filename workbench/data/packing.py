@@ -116,11 +116,7 @@ class Packing:
             self.spec.parameters,
         )
         several = TIME in dataset.dims and dataset.sizes[TIME] > 1
-        differences = wanted.differences(found, check_time=several)
-        if differences:
-            raise InputError(
-                f"{where} does not fit what the model was trained for: " + "; ".join(differences) + _advice(differences)
-            )
+        wanted.require(found, where, check_time=several)
         for sentence in wanted.other_parameters(found):
             log.warning("%s is unlike what the model was trained for: %s", where, sentence)
 
@@ -235,16 +231,3 @@ def _group(spec: RecordSpec, names: Sequence[str], statistics: Statistics, stand
         columns["std"] = (1.0,) * len(columns["std"])
     shape = tuple(len(spec.axis(d).values) for d in space)
     return ChannelGroup(tuple(names), levels, space, shape, **columns)
-
-
-def _advice(differences: list[str]) -> str:
-    text = " ".join(differences)
-    if "reversed" in text:
-        return ". Sort the axis in the file (ds.sortby(...)) to the order of training"
-    if " is in " in text:
-        return ". Convert the units in the file, then set the 'units' attribute"
-    if "is missing" in text:
-        return ". Rename the variable in the file (ds.rename(...)), or choose data.state to match"
-    if "time step" in text:
-        return ". Resample the file to the training step, or set data.stride"
-    return ""

@@ -171,24 +171,41 @@ def _write_groups(
     workers: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Compute the missing groups, `workers` at a time, and write each as it comes."""
+    """Compute the missing groups, `workers` at a time, and write each as it comes.
+
+    Raises:
+        InputError: the source cannot make one. Those that were begun are kept, and it says how many are there.
+    """
     todo = [g for g in groups if str(g[0]) not in writer.done]
     done = len(groups) - len(todo)
     progress(done, len(groups))
+    failed: InputError | None = None
     with ThreadPoolExecutor(workers) as pool:
         pending: dict[Future[xr.Dataset], list[int]] = {}
-        while todo or pending:
-            while todo and len(pending) < workers:
+        while (todo and not failed) or pending:
+            while todo and not failed and len(pending) < workers:
                 members = todo.pop(0)
                 pending[pool.submit(source.simulate, members)] = members
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
                 members = pending.pop(future)
-                part = future.result()
+                try:
+                    part = future.result()
+                except InputError as error:
+                    failed = failed or error
+                    continue
                 values = {str(n): np.asarray(v.values) for n, v in part.data_vars.items()}
                 writer.write(str(members[0]), values, {TRAJECTORY: slice(members[0], members[-1] + 1)})
                 done += 1
                 progress(done, len(groups))
+    kept = sum(len(g) for g in groups if str(g[0]) in writer.done)
+    if failed and kept:
+        raise InputError(
+            f"{failed}. {kept} of {sum(map(len, groups))} trajectories are complete and kept in {writer.partial}: the "
+            "same build goes on with the others, one with other parameters begins anew"
+        ) from failed
+    if failed:
+        raise failed
 
 
 def describe(template: xr.Dataset, recipe: Recipe) -> xr.Dataset:

@@ -171,6 +171,18 @@ class RecordSpec:
             )
         return found
 
+    def require(self, other: RecordSpec, where: str, check_time: bool = True) -> None:
+        """Refuse a record that differs in what this spec needs.
+
+        Raises:
+            InputError: it does; every difference is listed.
+        """
+        differences = self.differences(other, check_time)
+        if differences:
+            raise InputError(
+                f"{where} does not fit what the model was trained for: " + "; ".join(differences) + _advice(differences)
+            )
+
     def other_parameters(self, other: RecordSpec) -> list[str]:
         """Sentences on the parameters that both have and that differ: no hindrance, but worth a warning."""
         theirs = dict(other.parameters)
@@ -293,3 +305,19 @@ def segments(dataset: xr.Dataset, gaps: str = "error") -> list[tuple[int, int]]:
 
 def _label(dataset: xr.Dataset, index: int) -> str:
     return str(dataset[TIME].values[index])[:19] if TIME in dataset.coords else str(index)
+
+
+def _advice(differences: Sequence[str]) -> str:
+    """How to repair the first difference of a known kind."""
+    text = " ".join(differences)
+    if "reversed" in text:
+        return ". Sort the axis in the file (ds.sortby(...)) to the order of training"
+    if " is in " in text:
+        return ". Convert the units in the file, then set the 'units' attribute"
+    if "is missing" in text:
+        return ". Rename the variable in the file (ds.rename(...)), or choose data.state to match"
+    if "points, expected" in text or " runs " in text:
+        return ". Use a record on the grid of training, or train on this one"
+    if "time step" in text:
+        return ". Resample the file to the training step, or set data.stride"
+    return ""

@@ -31,7 +31,7 @@ def long_run_sections(run: Run, gallery: Gallery) -> list[Section]:
     title = "Scores of the structure"
     if not run.experiment.long_run.exists():
         return [absent("structure", title, "Not evaluated yet: run ", element("code", run.command("evaluate")))]
-    scores = read_long_run(run, lambda s: "quantity" in s.dims and "score" in s, "scores of a structure")
+    scores = read_scores(run)
     known = [str(q) for q in scores["quantity"].values]
     shown = [q for q in SHOWN if q in known] or known
     parts = [element("p", element("b", f"The model {scores.attrs['verdict']}."))]
@@ -51,6 +51,15 @@ def long_run_sections(run: Run, gallery: Gallery) -> list[Section]:
         drawn.append(gallery.add("energy", energy(scores, run.experiment.report.start), "Energy against lead time"))
     body = element("div", parts, motion_table(scores), reasons, with_figures("", drawn), folded)
     return [Section("structure", title, body)]
+
+
+def read_scores(run: Run) -> xr.Dataset:
+    """What ``structures.nc`` holds.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    return read_long_run(run, lambda s: "quantity" in s.dims and "score" in s, "scores of a structure")
 
 
 def quantity_table(scores: xr.Dataset, quantity: str) -> Html:
@@ -115,8 +124,7 @@ def energy(scores: xr.Dataset, start: int) -> Figure:
         scores: what ``structures.nc`` holds.
         start: number of the forecast, counted over trajectories (slow) and initial times (fast).
     """
-    found = scores["energy"].transpose("source", *RUNS, "lead_time")
-    one = found.values.reshape(found.sizes["source"], -1, found.sizes["lead_time"])[:, start]
+    found, one = scores["energy"], of_start(scores["energy"], start)
     lead, label = lead_axis(scores["lead_time"])
     with style.context():
         figure, axes = new_axes("energy of the body")
@@ -128,3 +136,9 @@ def energy(scores: xr.Dataset, start: int) -> Figure:
         axes.set_ylabel(plain(with_units("energy", found.attrs.get("units", "J"))))
         legend_below(figure, axes)
     return figure
+
+
+def of_start(values: xr.DataArray, start: int) -> np.ndarray:
+    """``[source, lead]`` of one forecast, counted over trajectories (slow) and initial times (fast)."""
+    ordered = values.transpose("source", *RUNS, "lead_time").values
+    return ordered.reshape(len(ordered), -1, ordered.shape[-1])[:, start]

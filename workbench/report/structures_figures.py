@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 
 from workbench.report import style
 from workbench.report.figures import legend_below
-from workbench.report.labels import brief, lead_axis, lead_label, plain, prefixed, with_units
+from workbench.report.labels import brief, lead_axis, lead_label, plain, prefixed, spoken, with_units
 from workbench.report.pictures import TITLES, WIDTH, bar
 from workbench.report.structures_body import to_screen
 from workbench.report.structures_drawing import ARROW_COLOUR, DOTS, GREY, PANELS, set_out
-from workbench.report.structures_scene import VECTOR, Scene, box
+from workbench.report.structures_scene import VECTOR, History, Scene, box
 
 
 def deformed(scene: Scene, leads: Sequence[int], note: str = "") -> Figure:
@@ -112,8 +112,8 @@ def _legend(scene: Scene) -> list[Line2D]:
     return found
 
 
-def histories(scene: Scene) -> Figure:
-    """Displacement of the probe against lead time, one panel a component."""
+def histories(scene: Scene, others: Mapping[str, History]) -> Figure:
+    """Displacement of the probe against lead time, one panel a component: truth, prediction and other forecasts."""
     lead, label = lead_axis(scene.lead)
     dim = scene.body.dim
     truth, prediction = (m.displacement[:, scene.probe] for m in (scene.truth, scene.prediction))
@@ -122,17 +122,18 @@ def histories(scene: Scene) -> Figure:
         figure = Figure(figsize=(9.0, 1.2 + 1.7 * dim), layout="constrained")
         panels = figure.subplots(dim, 1, sharex=True, sharey=True)
         panels[0].set_title(plain(f"displacement of the node at {scene.probe_place}"))
-        for axes, axis, true, mine in zip(panels, VECTOR, truth.T / size, prediction.T / size, strict=False):
-            _two_lines(axes, lead, true, mine)
-            axes.set_ylabel(plain(with_units(f"u{axis}", units)))
+        for k, axes in enumerate(panels):
+            baselines = {name: history.displacement[:, k] / size for name, history in others.items()}
+            _lines(axes, lead, truth[:, k] / size, prediction[:, k] / size, baselines)
+            axes.set_ylabel(plain(with_units(f"u{VECTOR[k]}", units)))
         _limit(panels[0], truth / size)
         panels[-1].set_xlabel(plain(label))
         legend_below(figure, panels[0])
     return figure
 
 
-def peak(scene: Scene) -> Figure:
-    """The largest von Mises stress of the body against lead time."""
+def peak(scene: Scene, others: Mapping[str, History]) -> Figure:
+    """The largest von Mises stress of the body against lead time: truth, prediction and other forecasts."""
     lead, label = lead_axis(scene.lead)
     true, mine = scene.truth.peak, scene.prediction.peak
     if true is None or mine is None:
@@ -141,7 +142,8 @@ def peak(scene: Scene) -> Figure:
         figure = Figure(figsize=(9.0, 3.2), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title("largest stress in the body")
-        _two_lines(axes, lead, true, mine)
+        stresses = {name: history.stress / scene.unit for name, history in others.items() if history.stress is not None}
+        _lines(axes, lead, true, mine, stresses)
         _limit(axes, true)
         axes.set_ylabel(plain(scene.quantity))
         axes.set_xlabel(plain(label))
@@ -149,10 +151,12 @@ def peak(scene: Scene) -> Figure:
     return figure
 
 
-def _two_lines(axes: Axes, lead: np.ndarray, true: np.ndarray, mine: np.ndarray) -> None:
+def _lines(axes: Axes, lead: np.ndarray, true: np.ndarray, mine: np.ndarray, others: Mapping[str, np.ndarray]) -> None:
     mark: dict[str, Any] = {"marker": "o", "markersize": 3} if len(lead) < 3 else {}
     axes.plot(lead, true, label="truth", **style.line_style("truth", 0).keywords(), **mark)
     axes.plot(lead, mine, label="prediction", **style.line_style("model", 0).keywords(), **mark)
+    for k, (name, values) in enumerate(others.items()):
+        axes.plot(lead, values, label=plain(spoken(name)), **style.line_style(name, k).keywords(), **mark)
 
 
 def _limit(axes: Axes, truth: np.ndarray) -> None:

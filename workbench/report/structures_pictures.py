@@ -15,10 +15,11 @@ from workbench.report.animation import BUDGET, Sheet, chosen_frames, frame_label
 from workbench.report.case import Case, pick_case
 from workbench.report.gallery import Gallery
 from workbench.report.html import Html, Section, element
-from workbench.report.labels import lead_label, number
+from workbench.report.labels import lead_label, number, spoken
 from workbench.report.run import Run
+from workbench.report.structures import of_start, read_scores
 from workbench.report.structures_drawing import PANELS, frame
-from workbench.report.structures_scene import Scene, box, build_scene, dims_of
+from workbench.report.structures_scene import VECTOR, History, Scene, box, build_scene, dims_of
 
 WIDTHS = (512, 384, 288, 208, 160)
 """Widths of a frame in pixels, tried in turn until the pictures fit `BUDGET`."""
@@ -39,7 +40,7 @@ def structure_sections(run: Run, gallery: Gallery) -> list[Section]:
     index = chosen_frames(scene.lead.size, run.experiment.report.frames)
     return [
         Section("deformed", "The deformed body", _deformed(case, scene, index, gallery)),
-        Section("histories", "Histories", _histories(scene, gallery)),
+        Section("histories", "Histories", _histories(run, scene, gallery)),
     ]
 
 
@@ -90,13 +91,35 @@ def _lead(scene: Scene, lead: int) -> str:
     return lead_label(scene.lead.values[lead], scene.lead.attrs.get("units", "1"))
 
 
-def _histories(scene: Scene, gallery: Gallery) -> Html:
-    place = scene.probe_place
-    alt = f"Displacement of the node at {place} against lead time, truth and prediction"
-    drawn = [gallery.add("probe", figures.histories(scene), alt, wide=True)]
+def _histories(run: Run, scene: Scene, gallery: Gallery) -> Html:
+    place, others = scene.probe_place, other_histories(run, scene)
+    sides = ", ".join(["truth", "prediction", *map(spoken, others)])
+    alt = f"Displacement of the node at {place} against lead time: {sides}"
+    drawn = [gallery.add("probe", figures.histories(scene, others), alt, wide=True)]
     words = f"The probe is the node that moves most in the truth, at {place}."
     if scene.truth.peak is not None and scene.prediction.peak is not None:
         ends = [number(np.nanmax(m.peak, initial=0.0)) for m in (scene.truth, scene.prediction) if m.peak is not None]
         alt = f"Largest {scene.quantity} against lead time: at most {ends[0]} in the truth, {ends[1]} predicted"
-        drawn.append(gallery.add("peak_stress", figures.peak(scene), alt, wide=True))
+        drawn.append(gallery.add("peak_stress", figures.peak(scene, others), alt, wide=True))
     return element("div", element("p", words, class_="lead"), drawn)
+
+
+def other_histories(run: Run, scene: Scene) -> dict[str, History]:
+    """The baselines of ``structures.nc``, by name; none where it is missing, or of another forecast than the scene."""
+    experiment = run.experiment
+    if experiment.evaluate.long_run.domain != "structures" or not experiment.long_run.exists():
+        return {}
+    scores = read_scores(run)
+    names = [name for name in (f"probe_displacement_{axis}" for axis in VECTOR) if name in scores]
+    if not names:
+        return {}
+    moves = np.stack([of_start(scores[name], experiment.report.start) for name in names], -1)
+    true = scene.truth.displacement[:, scene.probe]
+    if moves.shape[1:] != true.shape or not np.allclose(moves[0], true, atol=1e-6 * np.abs(true).max()):
+        return {}
+    stresses = None
+    if "largest_stress" in scores:
+        stresses = of_start(scores["largest_stress"], experiment.report.start)
+    sources = map(str, scores["source"].values)
+    found = {n: History(moves[k], None if stresses is None else stresses[k]) for k, n in enumerate(sources)}
+    return {name: history for name, history in found.items() if name not in ("truth", "model")}

@@ -45,6 +45,19 @@ class Motion:
 
 
 @dataclass(frozen=True)
+class History:
+    """Another forecast of the same motion, in the units of the record.
+
+    Attributes:
+        displacement: of the probe, ``[lead, component]``.
+        stress: the largest von Mises stress of the body, ``[lead]``; None if it was not forecast.
+    """
+
+    displacement: np.ndarray
+    stress: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class Scene:
     """All that is drawn.
 
@@ -58,6 +71,7 @@ class Scene:
         shared: colours of truth and prediction.
         errors: colours of their difference.
         quantity: what the colours show, with units.
+        unit: of what the colours show, in those of the record.
         probe: the node that moves most in the truth.
         lead: lead times.
         axis_units: of the coordinates.
@@ -72,6 +86,7 @@ class Scene:
     shared: Scale
     errors: Scale
     quantity: str
+    unit: float
     probe: int
     lead: xr.DataArray
     axis_units: str
@@ -127,6 +142,7 @@ def build_scene(case: Case, record: xr.Dataset) -> Scene:
         shared=Scale(POSITIVE_MAP, 0.0, top or 1.0),
         errors=error_scale(prediction.values - truth.values),
         quantity=quantity,
+        unit=size,
         probe=int(body.nodes[np.argmax(_lengths(truth.displacement[:, body.nodes]).max(0))]),
         lead=case.truth["lead_time"],
         axis_units=str(case.truth["displacement_x"].attrs.get("units", "1")),

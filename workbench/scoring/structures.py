@@ -21,7 +21,7 @@ from workbench.data.starts import Problem
 from workbench.errors import InputError
 from workbench.experiment import Experiment
 from workbench.metrics import structures as metrics
-from workbench.scoring.structures_motion import Bodies, energy, frequency
+from workbench.scoring.structures_motion import Bodies, energy, frequency, histories, probe
 from workbench.scoring.structures_verdict import print_table as print_table
 from workbench.scoring.structures_verdict import summary as summary
 from workbench.scoring.structures_verdict import verdict
@@ -64,16 +64,18 @@ def long_run(
     scene = Scene.of(aligned)
     sources = {MODEL: aligned.forecast.mean("member"), **_baselines(experiment, aligned)}
     bodies, missing = _bodies(aligned)
-    scores, motions = {}, {TRUTH: _moving(scene.truth, bodies)}
+    place = probe(scene.truth)
+    scores, motions = {}, {TRUTH: _moving(scene.truth, bodies, place)}
     for number, (name, source) in enumerate(sources.items()):
         source = source.compute()
         scores[name] = _scores(scene, source)
-        motions[name] = _moving(source, bodies)
+        motions[name] = _moving(source, bodies, place)
         progress(number + 1, len(sources))
     found = xr.concat(list(scores.values()), dim="forecast", join="exact", coords="minimal", compat="override")
     found = found.assign_coords(forecast=list(scores))
     moving = xr.concat(list(motions.values()), dim="source", join="exact", coords="minimal", compat="override")
     found = found.merge(_compared(moving.assign_coords(source=list(motions))), compat="override")
+    found = found.assign({f"probe_{dim}": scene.truth[dim][at].drop_vars(dim) for dim, at in place.items()})
     found = _described(found.assign(range=scene.ranges()), scene).assign_attrs(
         title=f"Scores of {experiment.name} as a structure",
         history=f"workbench {__version__}: structures",
@@ -228,9 +230,15 @@ def _by_metric(rows: dict[str, xr.DataArray]) -> xr.DataArray:
 # ------------------------------------------------------------------------------------------------------------ motion
 
 
-def _moving(source: xr.Dataset, bodies: Bodies | None) -> xr.Dataset:
-    """What is compared run by run: the peak of the stress, energy, natural frequency; as far as they can be had."""
-    found: dict[str, xr.DataArray] = {}
+def _moving(source: xr.Dataset, bodies: Bodies | None, place: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """What there is of every run: histories, peak of the stress, energy, natural frequency; as far as it can be had.
+
+    Args:
+        source: a forecast, or the truth.
+        bodies: None where they are not known.
+        place: of the probe.
+    """
+    found = histories(source, place, STRESS)
     if STRESS in source:
         space = [str(d) for d in source[STRESS].dims if str(d).startswith("elem_")]
         peak = metrics.peak(source[STRESS].astype(np.float64), space)
@@ -276,6 +284,9 @@ def _described(found: xr.Dataset, scene: Scene) -> xr.Dataset:
         "peak": ("largest von Mises stress over time and elements", units.get(STRESS, "1")),
         "peak_error": ("|p/t - 1| of the largest von Mises stress", "1"),
         "peak_distance": ("distance between the elements of the largest von Mises stress", length),
+        "largest_stress": ("largest von Mises stress over elements", units.get(STRESS, "1")),
+        **{f"probe_{n}": (f"{n} of the node that moves most in the truth", unit) for n, unit in units.items()},
+        **{f"probe_{d}": (f"{d} of the node that moves most in the truth", length) for d in scene.truth.dims},
         "energy": ("kinetic and strain energy on the record's grid", "J"),
         "energy_error": ("energy less the truth's, over the truth's largest", "1"),
         "energy_drift": ("energy error at the last lead", "1"),

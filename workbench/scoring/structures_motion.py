@@ -1,8 +1,8 @@
-"""Mechanical energy and first mode of forecasts of a structure, by the elements of its record."""
+"""How forecasts of a structure move: mechanical energy, first mode, and histories at single places."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,3 +106,27 @@ def _frequencies(
         xr.DataArray(float(body.natural_frequencies()[0])),
     )
     return np.asarray(found.values)
+
+
+def probe(truth: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The node that moves most in each run: its place ``(trajectory, init_time)`` along each dimension of nodes."""
+    parts = _displacement(truth)
+    square = sum((truth[name].astype(np.float64) ** 2 for name in parts[1:]), truth[parts[0]].astype(np.float64) ** 2)
+    found = square.max("lead_time").argmax([d for d in square.dims if d not in LEADING])
+    return {str(d): place.drop_vars(list(place.coords)) for d, place in found.items()}
+
+
+def histories(forecast: xr.Dataset, place: Mapping[str, xr.DataArray], stress: str) -> dict[str, xr.DataArray]:
+    """Displacement of the probe and largest stress of the body ``(trajectory, init_time, lead_time)``."""
+    found = {}
+    for name in _displacement(forecast):
+        here = forecast[name].isel(place)
+        found[f"probe_{name}"] = here.drop_vars([d for d in here.coords if d not in LEADING]).transpose(*LEADING)
+    if stress in forecast:
+        space = [d for d in forecast[stress].dims if d not in LEADING]
+        found["largest_stress"] = forecast[stress].max(space, skipna=False).transpose(*LEADING)
+    return found
+
+
+def _displacement(forecast: xr.Dataset) -> list[str]:
+    return [str(name) for name in forecast.data_vars if str(name).startswith("displacement_")]

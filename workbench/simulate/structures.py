@@ -25,18 +25,21 @@ from workbench.errors import InputError
 from workbench.simulate.structures_cases import Ranges
 from workbench.simulate.structures_elements import Kinematics
 from workbench.simulate.structures_fields import along_axes, components, moving_fields, round_nodes, solid_share
-from workbench.simulate.structures_linear import march
+from workbench.simulate.structures_march import Integrator, Law, advance
 from workbench.simulate.structures_mesh import COMPONENTS, ORDER
 from workbench.simulate.structures_motion import Motion
-from workbench.simulate.structures_neohookean import NeoHookeanBatch, critical_time_step
+from workbench.simulate.structures_neohookean import critical_time_step
 from workbench.simulate.structures_record import HISTORIES, structures_record, variables
+from workbench.simulate.structures_rules import refuse_bad_arguments
 from workbench.simulate.structures_trials import Specimen, Trial
 
 if TYPE_CHECKING:
     from workbench.simulate.structures_candidates import StructuresCoarsening
 
 BATCH = 32
-"""Trajectories that the explicit solver advances together."""
+"""Trajectories of one mesh that are computed together."""
+IMPLICIT_STEPS = 4
+"""Steps of an implicit solver between saved instants."""
 EXPLICIT_SAFETY = 0.6
 """Share of the admissible step of the undeformed body; elements get stiffer and smaller as they deform."""
 
@@ -50,13 +53,14 @@ class Structures:
         lengths: of the body along x, y(, z) in m.
         refinement: elements of the solver per element of the record, along each axis.
         law: ``linear`` (small strain) or ``neo_hookean``.
+        integrator: ``explicit`` (neo-Hookean only, its default) or ``implicit``.
         plane: what a 2D problem assumes across the plane, ``strain`` or ``stress``; neo-Hookean is ``strain``.
         supported_faces: of the box, clamped: a component and a side, ``x0`` the near and ``x1`` the far one.
         loaded_face: where the patch of traction lies.
         intervals: saved instants after the initial one.
         periods: length of a trajectory in first periods of the reference body (middle of the material ranges).
-        substeps: of the solver between saved instants; by default 4 for ``linear``, else what stability asks for.
-        spectral_radius: of generalised-α (``linear``).
+        substeps: of the solver between saved instants; by default 4 if implicit, else what stability asks for.
+        spectral_radius: of generalised-α, the implicit scheme.
         trajectories: how many there are.
         seed: of all draws.
         youngs_modulus: range in Pa, drawn log-uniformly.
@@ -79,7 +83,8 @@ class Structures:
     elements: tuple[int, ...] = (8, 8)
     lengths: tuple[float, ...] = (2.0, 1.0)
     refinement: int = 1
-    law: Literal["linear", "neo_hookean"] = "linear"
+    law: Law = "linear"
+    integrator: Integrator | None = None
     plane: Literal["strain", "stress"] = "strain"
     supported_faces: tuple[str, ...] = ("x0",)
     loaded_face: str = "x1"
@@ -105,55 +110,13 @@ class Structures:
         for name, value in vars(self).items():
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        self._refuse(self._rules())
-
-    def _rules(self) -> dict[str, tuple[bool, str]]:
-        """Argument -> whether it is good, and what is expected."""
-        dim, faces = len(self.elements), [f"{axis}{side}" for axis in COMPONENTS[: len(self.elements)] for side in "01"]
-        positive = ("periods", "density", "dynamic_peak", "strain_peak")
-        least_nu, most_nu = self.poissons_ratio
-        known = {"histories": HISTORIES, "cutouts": ("none", "notch", "hole")}
-        known["layouts"] = ("uniform", "layers", "inclusion")
-        rules = {
-            "elements": (dim in (2, 3) and min(self.elements) >= 2, "two or three numbers of at least 2"),
-            "lengths": (len(self.lengths) == dim and min(self.lengths) > 0, f"{dim} positive numbers, as elements has"),
-            "law": (self.law in ("linear", "neo_hookean"), "linear or neo_hookean"),
-            "plane": (
-                self.plane == "strain" or (self.plane == "stress" and self.law == "linear" and dim == 2),
-                "strain, or for linear 2D bodies stress",
-            ),
-            "supported_faces": (
-                bool(self.supported_faces) and set(self.supported_faces) <= set(faces) - {self.loaded_face},
-                f"some of {', '.join(faces)}, not the loaded one",
-            ),
-            "loaded_face": (self.loaded_face in faces, f"one of {', '.join(faces)}"),
-            **{name: (0 < getattr(self, name) < math.inf, "positive") for name in positive},
-            **{n: (getattr(self, n) >= 1, "at least 1") for n in ("refinement", "intervals", "trajectories")},
-            "substeps": (self.substeps is None or self.substeps >= 1, "at least 1, or left out"),
-            "spectral_radius": (0 <= self.spectral_radius <= 1, "from 0 to 1"),
-            "seed": (self.seed >= 0, "zero or positive"),
-            "poissons_ratio": (-1 < least_nu <= most_nu < 0.5, "a range in -1 < nu < 0.5"),
-            "damping_ratio": (0 <= self.damping_ratio < 1, "at least 0 and below 1"),
-            "moving_supports": (0 <= self.moving_supports <= 1, "from 0 to 1"),
-        }
-        for name in ("youngs_modulus", "static_peak"):
-            least, most = getattr(self, name)
-            rules[name] = (0 < least <= most < math.inf, "a range of positive numbers, the least first")
-        for name, names in known.items():
-            chosen = getattr(self, name)
-            rules[name] = (bool(chosen) and set(chosen) <= set(names), f"some of {', '.join(names)}")
-        return rules
+        refuse_bad_arguments(vars(self))
 
     def coarsening(self) -> StructuresCoarsening:
         """The same cases on coarser meshes with longer steps, for ``workbench speedup``."""
         from workbench.simulate.structures_candidates import StructuresCoarsening
 
         return StructuresCoarsening(self)
-
-    def _refuse(self, rules: dict[str, tuple[bool, str]]) -> None:
-        for name, (good, expected) in rules.items():
-            if not good:
-                raise InputError(f"Structures: {name} must be {expected}; found {getattr(self, name)!r}")
 
     @property
     def dim(self) -> int:
@@ -166,6 +129,11 @@ class Structures:
         if self.dim == 3:
             return "solid"
         return "plane_strain" if self.plane == "strain" else "plane_stress"
+
+    @property
+    def scheme(self) -> Integrator:
+        """The integrator."""
+        return self.integrator or ("implicit" if self.law == "linear" else "explicit")
 
     @cached_property
     def specimen(self) -> Specimen:
@@ -194,8 +162,8 @@ class Structures:
         """Steps of the solver between saved instants."""
         if self.substeps is not None:
             return self.substeps
-        if self.law == "linear":
-            return 4
+        if self.scheme == "implicit":
+            return IMPLICIT_STEPS
         bodies = [self.specimen.uniform(self.youngs_modulus[1], ratio) for ratio in self.poissons_ratio]
         admissible = min(critical_time_step(b.elements, b.material, b.kinematics) for b in bodies)
         return math.ceil(self.interval / (EXPLICIT_SAFETY * admissible))
@@ -260,7 +228,7 @@ class Structures:
         return self._dataset(values, trajectories)
 
     def _batches(self, trajectories: Sequence[int]) -> list[list[int]]:
-        """Trajectories to compute together: one by one, or for the explicit solver those of the same geometry."""
+        """Trajectories to compute together: one by one, or neo-Hookean ones of the same geometry."""
         if self.law == "linear":
             return [[k] for k in trajectories]
         alike: dict[bytes, list[int]] = {}
@@ -271,16 +239,12 @@ class Structures:
     def _compute(self, numbers: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
         """Variables of the record of each trajectory, without the trajectory axis."""
         trials = [self.trial(k) for k in numbers]
-        if self.law == "linear":
-            motions = [march(t.body, t.drive, self.steps_between, self.spectral_radius) for t in trials]
-        else:
-            batch = NeoHookeanBatch(
-                trials[0].body.elements,
-                [t.body.material for t in trials],
-                [t.body.mass_damping for t in trials],
-                [f"trajectory {k}" for k in numbers],
-            )
-            motions = batch.march([t.drive for t in trials], self.steps_between)
+        bodies, drives, labels = (
+            [t.body for t in trials],
+            [t.drive for t in trials],
+            [f"trajectory {k}" for k in numbers],
+        )
+        motions = advance(self.law, self.scheme, bodies, drives, labels, self.steps_between, self.spectral_radius)
         return {k: self._record(t, m) for k, t, m in zip(numbers, trials, motions, strict=True)}
 
     def _record(self, trial: Trial, motion: Motion) -> dict[str, np.ndarray]:
@@ -333,11 +297,10 @@ class Structures:
         """What a reader needs to know the body and to compute it again."""
         small = self.law == "linear"
         shape = "linear elasticity at small strain" if small else "compressible neo-Hookean solid at large deformation"
-        scheme = (
-            f"implicit generalised-alpha (spectral radius {self.spectral_radius:g}), consistent mass"
-            if small
-            else "explicit central differences, lumped mass"
-        )
+        scheme = "explicit central differences"
+        if self.scheme == "implicit":
+            scheme = f"implicit generalised-alpha (spectral radius {self.spectral_radius:g})"
+        scheme += f", {'consistent' if small else 'lumped'} mass"
         step = self.interval / self.steps_between
         kind = "bilinear quadrilaterals" if self.dim == 2 else "trilinear hexahedra"
         fine = " x ".join(str(n * self.refinement) for n in self.elements)

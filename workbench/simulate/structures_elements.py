@@ -170,6 +170,17 @@ class Elements:
         return np.einsum("eaj,...eai->...eij", self.centre_gradients, displacement[..., self.mesh.connectivity, :])
 
 
+def require_fitting(elements: Elements, material: Material) -> None:
+    """Refuse the material of another mesh.
+
+    Raises:
+        InputError: it has not one value a solid element.
+    """
+    count, found = len(elements.mesh.connectivity), material.density.size
+    if found != count:
+        raise InputError(f"material: expected a value for each of the {count} solid elements; found {found}")
+
+
 def small_strain(gradient: np.ndarray) -> np.ndarray:
     """ε = (H + Hᵀ)/2, ``[..., dim, dim]``."""
     return (gradient + gradient.swapaxes(-1, -2)) / 2

@@ -17,7 +17,8 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, eigsh, splu
 
 from workbench.errors import InputError
-from workbench.simulate.structures_elements import Elements, Kinematics, Material
+from workbench.simulate.structures_elements import Elements, Kinematics, Material, require_fitting
+from workbench.simulate.structures_mesh import require_attached, require_flags, require_support
 from workbench.simulate.structures_motion import Drive, Motion
 
 
@@ -32,6 +33,10 @@ class LinearBody:
         kinematics: ``plane_strain`` or ``plane_stress`` in 2D, ``solid`` in 3D.
         mass_damping: α in 1/s.
         stiffness_damping: β in s.
+
+    Raises:
+        InputError: material or supports are those of another mesh; (from what solves for displacements) supports
+            leave a rigid mode.
     """
 
     elements: Elements
@@ -40,6 +45,10 @@ class LinearBody:
     kinematics: Kinematics
     mass_damping: float = 0.0
     stiffness_damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_fitting(self.elements, self.material)
+        require_flags(self.elements.mesh, self.supported)
 
     @cached_property
     def stiffness(self) -> sp.csr_array:
@@ -68,6 +77,7 @@ class LinearBody:
 
     def _eigenpairs(self, count: int, vectors: bool) -> Any:
         """ω², with the vectors if asked for."""
+        require_support(self.elements.mesh, self.supported)
         stiffness, mass = (matrix[self.free][:, self.free].tocsc() for matrix in (self.stiffness, self.mass))
         start = np.ones(len(self.free))  # ARPACK draws one else, and the last bits change from run to run
         return eigsh(stiffness, count, mass, sigma=0, v0=start, return_eigenvectors=vectors)
@@ -81,8 +91,13 @@ class LinearBody:
 
         Returns:
             ``[..., node, dim]``.
+
+        Raises:
+            InputError: a load is on a missing node, or supports leave a rigid mode.
         """
         dim = self.elements.mesh.dim
+        require_support(self.elements.mesh, self.supported)
+        require_attached(self.elements.mesh, load)
         forces = load.reshape(-1, self.mass.shape[0])
         displacement = np.zeros_like(forces, dtype=np.float64)
         if prescribed is not None:
@@ -167,9 +182,12 @@ def march(
         initial: displacement and velocity ``[node, dim]``; at rest by default.
 
     Raises:
-        InputError: the drive does not fit the mesh.
+        InputError: the drive does not fit the mesh, or holds other components than the body's.
     """
     drive.check(body.elements.mesh)
+    if (drive.supported != body.supported).any():
+        other = int((drive.supported != body.supported).sum())
+        raise InputError(f"supports: expected those of the body; the drive differs in {other} components")
     return _March(body, drive, substeps, spectral_radius).run(initial)
 
 

@@ -33,7 +33,7 @@ class Mesh:
         solid: ``bool[*elements]``; False leaves an element out (a notch, a hole).
 
     Raises:
-        InputError: an element is inverted or degenerate, or there is none.
+        InputError: an element is inverted or degenerate, there is none, or a coordinate is not finite.
     """
 
     points: np.ndarray
@@ -47,6 +47,9 @@ class Mesh:
             )
         if not self.solid.any():
             raise InputError("mesh: no element is solid; leave some material")
+        if not np.isfinite(self.points).all():
+            node = _first(~np.isfinite(self.points).all(-1))
+            raise InputError(f"mesh: expected finite coordinates; found {self.points[node].tolist()} at node {node}")
         self._refuse_inverted()
 
     @property
@@ -162,6 +165,19 @@ def rigid_modes(points: np.ndarray) -> np.ndarray:
             turn[:, first], turn[:, second] = -centred[:, second], centred[:, first]
             modes.append(turn)
     return np.stack(modes, -1)
+
+
+def require_flags(mesh: Mesh, supported: np.ndarray) -> None:
+    """Refuse supports of another mesh.
+
+    Raises:
+        InputError: they are not one flag a component of the nodes.
+    """
+    if supported.shape != mesh.points.shape:
+        raise InputError(
+            f"supports: expected flags on the nodes {mesh.points.shape}; found {supported.shape}; give one flag a "
+            "component of this mesh's nodes"
+        )
 
 
 def require_support(mesh: Mesh, supported: np.ndarray) -> None:

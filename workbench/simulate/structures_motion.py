@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 
 from workbench.errors import InputError
-from workbench.simulate.structures_mesh import Mesh, require_attached, require_support
+from workbench.simulate.structures_mesh import Mesh, require_attached, require_flags, require_support
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,7 @@ class Drive:
         Raises:
             InputError: arrays do not fit, a load is on a missing node, or supports leave a rigid mode.
         """
-        if self.supported.shape != mesh.points.shape:
-            raise InputError(
-                f"supports: expected flags on the nodes {mesh.points.shape}; found {self.supported.shape}; "
-                "give one flag a component of this mesh's nodes"
-            )
+        require_flags(mesh, self.supported)
         if self.prescribed is not None and self.prescribed.shape != self.loads.shape:
             raise InputError(
                 f"supports: expected displacements of the shape of the loads, {self.loads.shape}; found "
@@ -67,6 +64,48 @@ class Drive:
         return CubicSpline(
             times, values, bc_type=((1, rest if self.speed is None else self.speed[self.supported]), (2, rest))
         )
+
+
+class DriveBatch:
+    """What drives several trajectories on one mesh, with the trajectory as the last axis.
+
+    Args:
+        drives: one a trajectory, of the same number of instants and interval.
+        mass: lumped, ``[node, trajectory]`` in kg.
+        damping: α in 1/s, one a trajectory.
+    """
+
+    def __init__(self, drives: Sequence[Drive], mass: np.ndarray, damping: Sequence[float]) -> None:
+        self.interval = drives[0].interval
+        self.mass, self.damping = mass[:, None], np.asarray(damping, float)
+        nodes, dim = len(mass), drives[0].loads.shape[-1]
+        self.shape = (nodes, dim, len(drives))
+        self.loads = np.stack([d.loads.reshape(-1, nodes, dim) for d in drives], -1)
+        self.held = np.stack([d.supported.reshape(nodes, dim) for d in drives], -1)
+        self.free = ~self.held & (self.mass > 0)
+        self._moving = [(b, motion) for b, d in enumerate(drives) if (motion := d.support_motion()) is not None]
+
+    def load(self, step: int, substeps: int) -> np.ndarray:
+        """Nodal forces ``[node, dim, trajectory]`` after a number of steps, `substeps` of them in an interval."""
+        instant, part = divmod(step, substeps)
+        share = part / substeps
+        return (1 - share) * self.loads[instant] + share * self.loads[instant + 1] if part else self.loads[instant]
+
+    def hold(self, values: np.ndarray, time: float, order: int = 0) -> None:
+        """Put the prescribed displacement (order 0), velocity (1) or acceleration (2) into supported components."""
+        values[self.held] = 0
+        for b, motion in self._moving:
+            values[..., b][self.held[..., b]] = motion(time, order)
+
+    def reaction(self, internal: np.ndarray, load: np.ndarray, time: float) -> np.ndarray:
+        """Force of moving supports on the body, zero elsewhere; `internal` is what the body resists with."""
+        reaction = np.zeros(self.shape)
+        for b, motion in self._moving:
+            held = self.held[..., b]
+            mass = np.broadcast_to(self.mass[..., b], held.shape)[held]
+            inertia = mass * (motion(time, 2) + self.damping[b] * motion(time, 1))
+            reaction[..., b][held] = inertia + (internal - load)[..., b][held]
+        return reaction
 
 
 @dataclass(frozen=True)

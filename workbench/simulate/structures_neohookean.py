@@ -19,8 +19,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from workbench.errors import InputError
-from workbench.simulate.structures_elements import Elements, Kinematics, Material, in_space
-from workbench.simulate.structures_motion import Drive, Motion
+from workbench.simulate.structures_elements import Elements, Kinematics, Material, in_space, require_fitting
+from workbench.simulate.structures_motion import Drive, DriveBatch, Motion
 
 
 def cofactor(f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +87,8 @@ class NeoHookeanBatch:
         labels: what messages call the trajectories.
 
     Raises:
-        InputError: (from `march`) a drive does not fit, the step is too long, or an element turns over.
+        InputError: a material is that of another mesh; (from `march`) a drive does not fit, the step is too long, or
+            an element turns over.
     """
 
     elements: Elements
@@ -95,10 +96,19 @@ class NeoHookeanBatch:
     mass_damping: Sequence[float]
     labels: Sequence[str]
 
+    def __post_init__(self) -> None:
+        for material in self.materials:
+            require_fitting(self.elements, material)
+
     @property
     def kinematics(self) -> Kinematics:
         """Of the mesh."""
         return "plane_strain" if self.elements.mesh.dim == 2 else "solid"
+
+    def member(self, number: int) -> NeoHookeanBatch:
+        """One of the trajectories, as a batch of its own."""
+        one = slice(number, number + 1)
+        return NeoHookeanBatch(self.elements, self.materials[one], self.mass_damping[one], self.labels[one])
 
     @cached_property
     def lame(self) -> tuple[np.ndarray, np.ndarray]:
@@ -141,21 +151,32 @@ class NeoHookeanBatch:
     def march(
         self, drives: Sequence[Drive], substeps: int, initial: tuple[np.ndarray, np.ndarray] | None = None
     ) -> list[Motion]:
-        """Advance every trajectory through its saved instants.
+        """Advance every trajectory through its saved instants, explicitly.
 
         Args:
             drives: loads and supports, one a trajectory, of the same number of instants and interval.
             substeps: steps between two saved instants.
             initial: displacement and velocity ``[node, dim, batch]``; at rest by default.
         """
-        mesh = self.elements.mesh
+        driven = self.driven(drives)
+        self._refuse_long_step(driven.interval / substeps, substeps)
+        return _March(self, driven, substeps).run(initial)
+
+    def driven(self, drives: Sequence[Drive]) -> DriveBatch:
+        """The drives of the batch, compared with the mesh."""
         for drive, label in zip(drives, self.labels, strict=True):
             try:
-                drive.check(mesh)
+                drive.check(self.elements.mesh)
             except InputError as error:
                 raise InputError(f"{label}: {error}") from error
-        self._refuse_long_step(drives[0].interval / substeps, substeps)
-        return _March(self, drives, substeps).run(initial)
+        return DriveBatch(drives, self.mass, self.mass_damping)
+
+    def motions(self, saved: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[Motion]:
+        """Of displacement, velocity ``[node, dim, batch]`` and work ``[batch]`` at the saved instants."""
+        u, v, work = (np.stack(part) for part in zip(*saved, strict=True))
+        kinetic = 0.5 * np.einsum("nb,tnib->tb", self.mass, v**2)
+        strain = np.stack([self.strain_energy(each) for each in u])
+        return [Motion(u[..., b], v[..., b], kinetic[:, b], strain[:, b], work[:, b]) for b in range(u.shape[-1])]
 
     def _refuse_long_step(self, time_step: float, substeps: int) -> None:
         for material, label in zip(self.materials, self.labels, strict=True):
@@ -169,77 +190,46 @@ class NeoHookeanBatch:
 
 
 class _March:
-    """State of one run; velocities lie half a step behind displacements."""
+    """State of one explicit run; velocities lie half a step behind displacements."""
 
-    def __init__(self, batch: NeoHookeanBatch, drives: Sequence[Drive], substeps: int) -> None:
-        self.batch, self.drives, self.substeps = batch, drives, substeps
-        mesh = batch.elements.mesh
-        self.interval = drives[0].interval
-        self.time_step = self.interval / substeps
-        self.shape = (mesh.count, mesh.dim, len(drives))
-        self.loads = np.stack([d.loads.reshape(len(d.loads), *self.shape[:2]) for d in drives], -1)
-        held = np.stack([d.supported.reshape(self.shape[:2]) for d in drives], -1)
-        free = ~held & mesh.attached.reshape(-1, 1, 1)
-        self.inverse_mass = np.where(free, 1 / np.where(batch.mass > 0, batch.mass, 1)[:, None], 0)
-        self.damping = np.asarray(batch.mass_damping, float)
-        self.moving = [(b, m) for b, d in enumerate(drives) if (m := d.support_motion()) is not None]
-        self.held = held
+    def __init__(self, batch: NeoHookeanBatch, driven: DriveBatch, substeps: int) -> None:
+        self.batch, self.driven, self.substeps = batch, driven, substeps
+        self.time_step = driven.interval / substeps
+        self.inverse_mass = np.where(driven.free, 1 / np.where(driven.mass > 0, driven.mass, 1), 0)
 
     def run(self, initial: tuple[np.ndarray, np.ndarray] | None) -> list[Motion]:
         """March and save."""
-        u, v = (np.zeros(self.shape), np.zeros(self.shape)) if initial is None else (x.copy() for x in initial)
-        last = (len(self.loads) - 1) * self.substeps
-        work, reaction, moved = np.zeros(self.shape[2]), np.zeros(self.shape), np.zeros(self.shape)
-        load = self.loads[0]
+        driven, damping = self.driven, self.driven.damping
+        u, v = np.zeros((2, *driven.shape)) if initial is None else (x.copy() for x in initial)
+        last = (len(driven.loads) - 1) * self.substeps
+        work, reaction, moved = np.zeros(driven.shape[2]), np.zeros(driven.shape), np.zeros(driven.shape)
+        load = driven.loads[0]
         saved = []
-        self._hold(u, 0.0, 0)
+        driven.hold(u, 0.0)
         for step in range(last + 1):
-            instant, part = divmod(step, self.substeps)
-            share = part / self.substeps
-            later = (1 - share) * self.loads[instant] + share * self.loads[instant + 1] if part else self.loads[instant]
+            later = driven.load(step, self.substeps)
             force, least = self.batch.internal_force(u)
             if not (least > 0).all():
                 self._report_turned(step, least)
-            now = self._reaction(force, later, step * self.time_step)
+            now = driven.reaction(force, later, step * self.time_step)
             work += 0.5 * ((load + later + reaction + now) * moved).sum((0, 1))
             load, reaction = later, now
             push = self.inverse_mass * (later - force)
             if step == 0:
-                v -= 0.5 * self.time_step * (push - self.damping * v)
-            drag = 0.5 * self.time_step * self.damping
+                v -= 0.5 * self.time_step * (push - damping * v)
+            drag = 0.5 * self.time_step * damping
             ahead = ((1 - drag) * v + self.time_step * push) / (1 + drag)
-            if part == 0:
+            if step % self.substeps == 0:
                 middle = 0.5 * (v + ahead)
-                self._hold(middle, step * self.time_step, 1)
+                driven.hold(middle, step * self.time_step, 1)
                 saved.append((u.copy(), middle, work.copy()))
             v = ahead
             if step < last:
                 moved = self.time_step * v
-                self._move(moved, u, (step + 1) * self.time_step)
-                u = u + moved
-        return self._motions(saved)
-
-    def _hold(self, values: np.ndarray, time: float, order: int) -> None:
-        """Prescribed displacement (order 0) or velocity (1) in the supported components."""
-        values[self.held] = 0
-        for b, motion in self.moving:
-            values[..., b][self.held[..., b]] = motion(time, order)
-
-    def _move(self, moved: np.ndarray, u: np.ndarray, time: float) -> None:
-        """The increment of supported components that brings them where they shall be at `time`."""
-        for b, motion in self.moving:
-            held = self.held[..., b]
-            moved[..., b][held] = motion(time) - u[..., b][held]
-
-    def _reaction(self, force: np.ndarray, load: np.ndarray, time: float) -> np.ndarray:
-        """Force of moving supports on the body, zero elsewhere."""
-        reaction = np.zeros(self.shape)
-        for b, motion in self.moving:
-            held = self.held[..., b]
-            mass = np.broadcast_to(self.batch.mass[:, b, None], held.shape)[held]
-            inertia = mass * (motion(time, 2) + self.damping[b] * motion(time, 1))
-            reaction[..., b][held] = inertia + (force - load)[..., b][held]
-        return reaction
+                after = u + moved
+                driven.hold(after, (step + 1) * self.time_step)
+                u, moved = after, after - u
+        return self.batch.motions(saved)
 
     def _report_turned(self, step: int, least: np.ndarray) -> None:
         b = int(np.argmax(~(least > 0)))
@@ -250,9 +240,3 @@ class _March:
             f"det F {least[b]:.3g}); the step is {self.time_step:.3g} s, admissible for the undeformed body "
             f"{admissible:.3g} s: take more steps between saved instants, or smaller loads"
         )
-
-    def _motions(self, saved: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[Motion]:
-        u, v, work = (np.stack(part) for part in zip(*saved, strict=True))
-        kinetic = 0.5 * np.einsum("nb,tnib->tb", self.batch.mass, v**2)
-        strain = np.stack([self.batch.strain_energy(each) for each in u])
-        return [Motion(u[..., b], v[..., b], kinetic[:, b], strain[:, b], work[:, b]) for b in range(self.shape[2])]

@@ -1,6 +1,6 @@
 """A recorded trajectory computed again from its loads, supports and material, on its own mesh or a coarser one.
 
-    replay = Replay.of(record)                               # Replay.of(record, coarser=2): half the elements an axis
+    replay = Replay.of(record)                      # or cheaper: Replay.of(record, coarser=2, integrator="implicit")
     fields = replay.march(read_conditions(record, [0]), [(u, v)])
 
 Everything that a motion follows from is read from the record; how to compute it, from its attribute ``simulation``.
@@ -20,7 +20,8 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.simulate.structures import BATCH, EXPLICIT_SAFETY, Structures
 from workbench.simulate.structures_fields import along_axes, at_nodes, moving_fields
-from workbench.simulate.structures_linear import LinearBody, march
+from workbench.simulate.structures_linear import LinearBody
+from workbench.simulate.structures_march import Integrator, advance
 from workbench.simulate.structures_mesh import COMPONENTS, interpolation
 from workbench.simulate.structures_motion import Drive, Motion
 from workbench.simulate.structures_neohookean import NeoHookeanBatch, critical_time_step
@@ -133,7 +134,7 @@ class Replay:
         specimen: the mesh to compute on; its own record's grid is `stride` times as coarse as the record's.
         stride: elements of the record per element of the specimen, along each axis; 1 unless the mesh is coarser than
             the record.
-        substeps: of the linear solver between saved instants; None for those of the record.
+        substeps: of the solver between saved instants; None for as many as the mesh and the integrator ask for.
     """
 
     source: Structures
@@ -142,21 +143,33 @@ class Replay:
     substeps: int | None = None
 
     @classmethod
-    def of(cls, record: xr.Dataset, coarser: int = 1) -> Replay:
-        """The solver of `record`, with 1/`coarser` of its elements along each axis.
-
-        Raises:
-            InputError: the record does not say its simulation, or its elements cannot be divided so.
-        """
-        return cls.coarser(source_of(record), coarser)
+    def of(
+        cls, record: xr.Dataset, coarser: int = 1, integrator: Integrator | None = None, substeps: int | None = None
+    ) -> Replay:
+        """The solver of `record`; arguments and errors as of `coarser`, and of `source_of`."""
+        return cls.coarser(source_of(record), coarser, substeps, integrator)
 
     @classmethod
-    def coarser(cls, source: Structures, coarser: int, substeps: int | None = None) -> Replay:
+    def coarser(
+        cls, source: Structures, coarser: int, substeps: int | None = None, integrator: Integrator | None = None
+    ) -> Replay:
         """The solver of `source`, with 1/`coarser` of its elements along each axis.
 
+        Args:
+            source: what made the record.
+            coarser: elements of the record's solver per element of this one, along each axis.
+            substeps: between saved instants; by default the record's on its own mesh, and what the integrator asks for
+                on another one.
+            integrator: ``explicit`` or ``implicit``; the record's by default.
+
         Raises:
-            InputError: its elements cannot be divided so.
+            InputError: the elements cannot be divided so, or the law has no such integrator.
         """
+        for name, value in (("coarser", coarser), ("substeps", substeps)):
+            if value is not None and value < 1:
+                raise InputError(f"a structure computed again: {name} must be at least 1; found {value}")
+        if integrator not in (None, source.scheme):
+            source = replace(source, integrator=integrator, substeps=None)
         specimen = source.specimen
         if specimen.refinement % coarser == 0:
             return cls(source, replace(specimen, refinement=specimen.refinement // coarser), substeps=substeps)
@@ -239,40 +252,43 @@ class Replay:
     ) -> tuple[list[LinearBody], dict[int, Motion]]:
         """The body of each case on the solver's mesh, and its motion; arguments and errors as of `march`."""
         bodies = [self.body(case) for case in cases]
-        entered = [tuple(self._enter(field) for field in start) for start in starts]
+        entered = [(self._enter(u), self._enter(v)) for u, v in starts]
         drives = [self.drive(c, b, v) for c, b, (_, v) in zip(cases, bodies, entered, strict=True)]
-        flat = [tuple(field.reshape(-1, self.source.dim) for field in start) for start in entered]
+        flat = [(u.reshape(-1, self.source.dim), v.reshape(-1, self.source.dim)) for u, v in entered]
         motions: dict[int, Motion] = {}
-        if self.source.law == "linear":
-            for k, (body, drive) in enumerate(zip(bodies, drives, strict=True)):
-                steps = self._substeps(body, drive.interval)
-                motions[k] = march(body, drive, steps, self.source.spectral_radius, flat[k])  # type: ignore[arg-type]
-        else:
-            for batch in _alike(cases):
-                batched = NeoHookeanBatch(
-                    bodies[batch[0]].elements,
-                    [bodies[k].material for k in batch],
-                    [bodies[k].mass_damping for k in batch],
-                    [f"forecast {k}" for k in batch],
-                )
-                steps = max(self._substeps(bodies[k], drives[k].interval) for k in batch)
-                initial = tuple(np.stack([flat[k][i] for k in batch], -1) for i in range(2))
-                found = batched.march([drives[k] for k in batch], steps, initial)  # type: ignore[arg-type]
-                motions |= dict(zip(batch, found, strict=True))
+        for batch in _alike(cases):
+            of_batch = [bodies[k] for k in batch]
+            found = advance(
+                self.source.law,
+                self.source.scheme,
+                of_batch,
+                [drives[k] for k in batch],
+                [f"forecast {k}" for k in batch],
+                max(self._substeps(body, cases[k].interval) for k, body in zip(batch, of_batch, strict=True)),
+                self.source.spectral_radius,
+                [flat[k] for k in batch],
+            )
+            motions |= dict(zip(batch, found, strict=True))
         return bodies, motions
 
     def _substeps(self, body: LinearBody, interval: float) -> int:
         """Of the solver between saved instants: on its own mesh the record's, else what the coarser one asks for."""
-        own = self.specimen == self.source.specimen
-        if self.source.law == "linear" or own:
-            return self.substeps or self.source.steps_between
+        if self.substeps is not None:
+            return self.substeps
+        if self.source.scheme == "implicit" or self.specimen == self.source.specimen:
+            return self.source.steps_between
         admissible = critical_time_step(body.elements, body.material, body.kinematics)
         return math.ceil(interval / (EXPLICIT_SAFETY * admissible))
 
     def quasi_static(self, case: Conditions) -> Fields:
-        """The static response to the loads of each instant by Hooke's law; its velocity is that of the response."""
+        """The static response to the loads of each instant by Hooke's law; its velocity is that of the response.
+
+        Raises:
+            InputError: loads or supports do not fit the body.
+        """
         body = self.body(case)
         drive = self.drive(case, body)
+        drive.check(body.elements.mesh)
         displacement = body.static(drive.loads, drive.prescribed)
         velocity = np.gradient(displacement, case.interval, axis=0)
         none = np.zeros(len(displacement))
@@ -347,7 +363,7 @@ def energies(source: Structures, case: Conditions, u: np.ndarray, v: np.ndarray)
 
 
 def _alike(cases: Sequence[Conditions]) -> list[list[int]]:
-    """Cases of the same geometry and length, in batches that the explicit solver advances together."""
+    """Cases of the same geometry and length, in batches."""
     groups: dict[tuple[bytes, int], list[int]] = {}
     for k, case in enumerate(cases):
         groups.setdefault((case.solid.tobytes(), len(case.loads)), []).append(k)
