@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import yaml
 from project import run
@@ -21,6 +23,7 @@ from project import run
 from workbench import cli, experiment
 from workbench.data import recipe
 from workbench.data.store import open_record
+from workbench.errors import InputError
 from workbench.metrics import METRICS
 from workbench.resources import experiment_names
 
@@ -120,12 +123,21 @@ def test_python_blocks_compile_and_experiments_load(page, tmp_path):
             experiment.load([str(file)])
 
 
-def test_the_notebook_lays_its_file_over_a_packaged_experiment(tmp_path):
-    page = DOCS / "notebooks" / "analyse_a_rollout.md"
-    cell = next(b for b in blocks(page, "{code-cell} ipython3") if b.startswith("%%writefile small.yaml"))
-    (tmp_path / "small.yaml").write_text(cell.partition("\n")[2])
-    found = experiment.load(["kolmogorov/fno", str(tmp_path / "small.yaml")])
-    assert found.rollout.steps == 24 and found.config["model"]["init_args"]["loss"] == "RelativeL2"
+@pytest.mark.parametrize(
+    ("notebook", "packaged", "kept"),
+    [
+        ("analyse_a_rollout", "kolmogorov/fno", {"loss": "RelativeL2"}),
+        ("a_surrogate_of_vibrating_structures", "structures/beam_2d", {"target": "increment", "loads": "both"}),
+    ],
+)
+def test_notebooks_lay_their_file_over_a_packaged_experiment(notebook, packaged, kept, tmp_path):
+    cells = blocks(DOCS / "notebooks" / f"{notebook}.md", "{code-cell} ipython3")
+    first, _, written = next(cell for cell in cells if cell.startswith("%%writefile")).partition("\n")
+    file = tmp_path / first.split()[1]
+    file.write_text(written)
+    found = experiment.load([packaged, str(file)])
+    assert found.rollout.steps == yaml.safe_load(written)["rollout"]["steps"]
+    assert kept.items() <= found.config["model"]["init_args"].items()
 
 
 def test_the_tutorials_network_takes_the_place_of_the_packaged_one():
@@ -133,6 +145,37 @@ def test_the_tutorials_network_takes_the_place_of_the_packaged_one():
     arguments = found.config["model"]["init_args"]
     assert arguments["network"]["class_path"] == "UNet" and "dim" not in arguments["network"]["init_args"]
     assert found.evaluate.long_run.domain == "channel" and arguments["optimisation"]
+
+
+def test_the_network_of_the_tutorial_on_structures_takes_the_place_of_the_packaged_one():
+    found = experiment.load(["structures/beam_2d", str(EXAMPLES / "markov.yaml")])
+    network = found.config["model"]["init_args"]["network"]
+    assert network == {"class_path": "markov.Markov", "init_args": {"width": 32, "layers": 3}}
+
+
+def test_the_experiment_on_notched_beams_fits_their_record():
+    found = experiment.load([str(EXAMPLES / "beam_notched.yaml")])
+    record = recipe.read_recipe(found.data.record).source().template()
+    assert set(found.data.variables()) <= set(record.data_vars)
+    assert max(found.data.split.test) == record.sizes["trajectory"] and found.rollout.steps + 1 == record.sizes["time"]
+
+
+def test_a_network_of_your_own_for_nodes_and_elements_steps_as_a_rollout_does(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    network = importlib.import_module("markov").Markov(4 + 2 + 1, (4, 1), (5, 4), width=6).eval()
+    rng = torch.Generator().manual_seed(0)
+    states, forcing, static = (torch.randn(3, *sizes, 5, 4, generator=rng) for sizes in ((1, 4), (6, 2), (1,)))
+    fixed = torch.zeros(3, 4, 5, 4, dtype=torch.bool)
+    fixed[..., 0] = True
+    given = {"static": static, "fixed": fixed, "scale": torch.tensor([0.1, 0.2, 0.3, 0.4])}
+    whole, state = network(states, forcing, **given), states
+    for t in range(6):
+        step = network(state, forcing[:, t : t + 1], **given)
+        torch.testing.assert_close((step.nodes[:, 0], step.elements[:, 0]), (whole.nodes[:, t], whole.elements[:, t]))
+        state = torch.where(fixed[:, None], states, step.nodes)
+    assert whole.elements.shape == (3, 6, 1, 4, 3) and whole.memory.shape == (3, 0, 5, 4)
+    with pytest.raises(InputError, match="segment: 0 only"):
+        network(states, forcing, **given, segment=2)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 import xarray as xr
 
+from workbench.commands import predict
 from workbench.data.config import DataConfig, Split
 from workbench.data.packing import Packing
 from workbench.data.statistics import fit_statistics
@@ -307,6 +308,16 @@ def test_weights_and_card_rebuild_the_task(record, tmp_path):
     batch = batch_of(task, record, 7)
     with torch.no_grad():
         assert torch.equal(again.sample_losses(batch, False), task.sample_losses(batch, False))
+
+
+def test_predict_starts_from_the_last_state_whose_loads_are_known(record, tmp_path):
+    task = task_of(record)
+    weights, source = str(export(task, tmp_path / "model.safetensors", card_of(task))), record.encoding["source"]
+    rest = (False, "cpu", False)
+    found = xr.open_dataset(predict.from_file(weights, source, str(tmp_path / "out.nc"), 5, *rest))
+    assert found.init_time.values == record.time.values[[3]] and found.sizes["lead_time"] == 5
+    with pytest.raises(InputError, match="has 9 instants, the model needs 10 in a row: 1 to start from and the forc"):
+        predict.from_file(weights, source, str(tmp_path / "long.nc"), 9, *rest)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ HELP = """
   workbench predict -c kolmogorov/fno
       forecasts data.horizon steps from every start of the test split; writes runs/EXPERIMENT/predict.zarr
   workbench predict model.safetensors input.nc -o forecast.nc --steps 24
-      needs nothing but the two files: forecasts from the last state of the input (--every-start: from each one),
-      after comparing variables, units, grid and time step with what the model was trained for
+      needs nothing but the two files: forecasts from the last state of the input (--every-start: from each one)
+      whose forcing is known for all steps, after comparing variables, units, grid and time step with what the model
+      was trained for
 """
 
 
@@ -87,11 +88,14 @@ def from_file(
         raise InputError(f"{source} has no time dimension: expected states in time to start from")
     stride, history = int(card.get("stride", 1)), int(card["packing"]["history"])
     runs = segments(record, "split")
-    first = (history - 1) * stride
-    starts = np.concatenate([np.arange(lo + first, hi) for lo, hi in runs])
+    first, forced = (history - 1) * stride, "forcing" in card["packing"]["groups"]
+    reach = steps * stride if forced else 0
+    starts = np.concatenate([np.arange(lo + first, hi - reach) for lo, hi in runs])
     if not len(starts):
+        known = f" and the forcing of {steps} steps after them" if forced else ""
         raise InputError(
-            f"{source} has {record.sizes[TIME]} states, the model needs {first + 1} in a row to start from"
+            f"{source} has {record.sizes[TIME]} instants, the model needs {first + 1 + reach} in a row: {first + 1} to "
+            f"start from{known}"
         )
     from workbench.commands.rollout import forecast, print_plan
     from workbench.experiment import RolloutConfig

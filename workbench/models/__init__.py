@@ -1,6 +1,9 @@
-"""Networks: plain modules from channels on a grid to channels on the same grid."""
+"""Networks: plain modules from channels on a grid to channels on the same grid, or to those of the elements beside."""
 
 from workbench.models.base import Network as Network
+from workbench.models.base import Prediction as Prediction
+from workbench.models.base import TransientNetwork as TransientNetwork
+from workbench.models.deepfea import DeepFEA as DeepFEA
 from workbench.models.fno import FNO as FNO
 from workbench.models.ifactformer import IFactFormer as IFactFormer
 from workbench.models.ifno import IFNO as IFNO

@@ -5,9 +5,14 @@ data; an experiment file gives the rest, by name, under ``init_args``.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+Feedback = Literal["exact", "published", "detach"]
+Joint = Literal["keep", "recompute", "detach"]
 
 
 class Network(nn.Module, ABC):
@@ -34,3 +39,74 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b d *space"]:
         """Return the output channels at the nodes of the input, in the units of the packed data."""
+
+
+class Prediction(NamedTuple):
+    """What a network of nodes and elements gives for a sequence of steps.
+
+    Attributes:
+        nodes: states of the nodes at the end of each step, ``[b, t, d, *space]``.
+        elements: quantities of the elements at the same times, ``[b, t, e, *elements]``, one fewer along each axis.
+        memory: what the network needs besides the last state to go on, ``[b, m, *space]``; m may be 0.
+    """
+
+    nodes: Tensor
+    elements: Tensor
+    memory: Tensor
+
+
+class TransientNetwork(nn.Module, ABC):
+    """A map from the states of nodes and what is known of each step to the next states, and to the elements beside.
+
+    A concrete network takes the arguments of `Network` first and by position, with defaults for all others.
+
+    Args:
+        in_channels: Channels of the input: state, then what is known of a step, then what does not change.
+        out_channels: Channels of the state and of the elements.
+        space: Nodes along each axis.
+    """
+
+    def __init__(self, in_channels: int, out_channels: tuple[int, int], space: tuple[int, ...]) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = (out_channels[0], out_channels[1])
+        self.space = tuple(space)
+
+    @property
+    @abstractmethod
+    def memory_channels(self) -> int:
+        """Channels of the memory."""
+
+    @abstractmethod
+    def forward(
+        self,
+        states: Float[Tensor, "b s d *space"],
+        forcing: Float[Tensor, "b t k *space"],
+        static: Float[Tensor, "b j *space"] | None = None,
+        *,
+        fixed: Bool[Tensor, "b _ *space"] | None = None,
+        fed: Sequence[bool] | None = None,
+        scale: Float[Tensor, "d"] | None = None,
+        memory: Float[Tensor, "b m *space"] | None = None,
+        feedback: Feedback = "exact",
+        segment: int = 0,
+        joint: Joint = "keep",
+    ) -> Prediction:
+        """Predict the states at the end of each step and the elements with them.
+
+        Args:
+            states: State at the beginning of the first step, or of every step.
+            forcing: What is known of every step, such as loads.
+            static: What does not change in time, such as supports and material.
+            fixed: Where the state is known (supports), for all channels or each: there every step sees `states`, or
+                the first state where there is only one.
+            fed: For each step whether it sees the prediction of the step before rather than `states`; all but the
+                first by default.
+            scale: If given, the network predicts the change of the state in these units.
+            memory: Memory to go on from; zero by default.
+            feedback: Gradient through the fed state: "exact", "detach" (none), or "published", that of the authors'
+                code of DeepFEA, which multiplies it by the number of steps by mistake.
+            segment: Steps of a segment; 0 takes all steps at once.
+            joint: What happens between segments: "recompute" keeps the state and memory there and nothing else, and
+                computes each segment again on the way back; "detach" cuts the gradient; "keep" does nothing.
+        """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from math import prod
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -14,30 +14,15 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from workbench.errors import InputError
+from workbench.models.base import Feedback, Joint, Prediction, TransientNetwork
 from workbench.models.convlstm import Loop, recur
 from workbench.models.convlstm_layer import Layer
 
-Feedback = Literal["exact", "published", "detach"]
-Joint = Literal["keep", "recompute", "detach"]
 UNUSED = ("bias_ci", "bias_cf", "bias_co")
 """Parameters of the published two-dimensional cells that their forward pass never reads."""
 
 
-class Prediction(NamedTuple):
-    """What DeepFEA gives for a sequence of steps.
-
-    Attributes:
-        nodes: states of the nodes at the end of each step, ``[b, t, d, *space]``.
-        elements: quantities of the elements at the same times, ``[b, t, e, *elements]``, one fewer along each axis.
-        memory: outputs and cells of all layers after the last step, ``[b, m, *space]``.
-    """
-
-    nodes: Tensor
-    elements: Tensor
-    memory: Tensor
-
-
-class DeepFEA(nn.Module):
+class DeepFEA(TransientNetwork):
     r"""A stack of convolutional LSTM layers with peepholes that branches into a node and an element head.
 
     On the grid of the nodes the network sees the state x_t of a step (coordinates or displacement) and what is known
@@ -75,8 +60,7 @@ class DeepFEA(nn.Module):
         peephole: Literal["full", "channel", "none"] = "full",
         activation: Literal["tanh", "identity"] = "identity",
     ) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels, self.space = in_channels, tuple(out_channels), tuple(space)
+        super().__init__(in_channels, out_channels, space)
         self.hidden, self.peephole, self.activation = tuple(hidden), peephole, activation
         if len(space) not in (2, 3) or min(space) < 2:
             raise InputError(f"DeepFEA takes grids with 2 or 3 axes of at least 2 nodes, found {self.space}")
@@ -110,24 +94,7 @@ class DeepFEA(nn.Module):
         segment: int = 0,
         joint: Joint = "keep",
     ) -> Prediction:
-        """Predict the states at the end of each step and the elements with them.
-
-        Args:
-            states: State at the beginning of the first step, or of every step.
-            forcing: What is known of every step, such as loads.
-            static: What does not change in time, such as supports and material.
-            fixed: Where the state is known (supports), for all channels or each: there every step sees `states`, or
-                the first state where there is only one.
-            fed: For each step whether it sees the prediction of the step before rather than `states`; all but the
-                first by default.
-            scale: If given, the node head predicts the change of the state in these units.
-            memory: Memory to go on from; zero by default.
-            feedback: Gradient through the fed state: "exact", "detach" (none), or "published", that of the authors'
-                code, which multiplies it by the number of steps by mistake.
-            segment: Steps of a segment; 0 takes all steps at once.
-            joint: What happens between segments: "recompute" keeps the state and memory there and nothing else, and
-                computes each segment again on the way back; "detach" cuts the gradient; "keep" does nothing.
-        """
+        """See `TransientNetwork`; the gradient is exact unless `feedback` says otherwise."""
         fed = self.checked(states, forcing, static, fed)
         with torch.autocast(states.device.type, enabled=False):
             dtype = self.convlstm.node_head.weight.dtype

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.data.packing import Normaliser, Packing
 from workbench.errors import InputError
-from workbench.models.deepfea import DeepFEA, Feedback, Joint
+from workbench.models.base import Feedback, Joint, TransientNetwork
 from workbench.tasks.forecast import Context, ForecastTask
 from workbench.tasks.nelo import NELO, BranchLoss
 from workbench.tasks.optimisation import Optimisation
@@ -50,7 +50,7 @@ class TransientTask(ForecastTask):
 
     def __init__(
         self,
-        network: Callable[[int, tuple[int, int], tuple[int, ...]], DeepFEA],
+        network: Callable[[int, tuple[int, int], tuple[int, ...]], TransientNetwork],
         target: Literal["state", "increment"] = "state",
         supports: dict[str, str] | None = None,
         prescribed: dict[str, str] | None = None,
