@@ -10,6 +10,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.report.gallery import Gallery
+from workbench.report.header import long_run, verdict
 from workbench.report.structures import by_lead, energy, long_run_sections, motion_table, quantity_table
 
 
@@ -85,6 +86,13 @@ def test_the_section_holds_the_verdict_and_what_was_not_computed(scores, tmp_pat
     assert "Not computed: energy of modal: it has no velocity" in section.body
     assert "<h3>von Mises stress</h3>" in section.body and "<summary>velocity</summary>" in section.body
     assert {"nrmse_displacement.png", "nrmse_von_mises.svg", "energy.png"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_verdict_stands_at_the_top_too(scores, tmp_path):
+    assert long_run(run_on(tmp_path / "structures.nc")) == ""
+    scores.to_netcdf(tmp_path / "structures.nc")
+    line = long_run(run_on(tmp_path / "structures.nc"))
+    assert "<p>Long run: meets the bars</p>" in verdict("does not beat its baselines: why", "how far", line, "evaluate")
 
 
 def test_a_missing_file_names_the_command_and_another_file_is_refused(scores, tmp_path):

@@ -9,7 +9,7 @@ import xarray as xr
 from workbench.report.case import Stop, starts_count
 from workbench.report.html import Content, Html, definitions, element, table
 from workbench.report.labels import count, duration, lead_label, short_count
-from workbench.report.run import Run
+from workbench.report.run import Run, read_long_run
 
 
 def header(run: Run, title: str, stopped: Sequence[Stop]) -> Html:
@@ -21,18 +21,26 @@ def header(run: Run, title: str, stopped: Sequence[Stop]) -> Html:
         "header",
         element("p", eyebrow, class_="eyebrow"),
         element("h1", title),
-        verdict(str(attrs.get("verdict", "")), str(attrs.get("headline", "")), run.command("evaluate")),
+        verdict(str(attrs.get("verdict", "")), str(attrs.get("headline", "")), long_run(run), run.command("evaluate")),
         key_figures(run, stopped),
         stops_table(stopped),
     )
 
 
-def verdict(sentence: str, headline: str, command: str) -> Html:
+def long_run(run: Run) -> str:
+    """The verdict of the domain, such as whether a flow is stable, where the run was scored so."""
+    if not run.experiment.long_run.exists():
+        return ""
+    return f"Long run: {read_long_run(run, lambda s: 'verdict' in s.attrs, 'verdict').attrs['verdict']}"
+
+
+def verdict(sentence: str, headline: str, domain: str, command: str) -> Html:
     """The verdict in large letters, its reason and the headline under it; without scores, how to make them.
 
     Args:
         sentence: ``beats its baselines``, or ``does not beat its baselines: reason``.
         headline: how far which baseline is beaten.
+        domain: what the domain's own scores say.
         command: what scores the run.
     """
     if not sentence and not headline:
@@ -41,7 +49,7 @@ def verdict(sentence: str, headline: str, command: str) -> Html:
         return element("div", _sign("open"), words, class_="verdict open")
     judgement, _, reason = sentence.partition(": ")
     kind = "good" if judgement.startswith("beats") else "warn" if "not beat" in judgement else "open"
-    lines = [element("p", line) for line in (reason, headline) if line]
+    lines = [element("p", line) for line in (reason, headline, domain) if line]
     large = element("strong", judgement[:1].upper() + judgement[1:] if judgement else "Scored")
     return element("div", _sign(kind), element("div", large, lines), class_=f"verdict {kind}")
 
