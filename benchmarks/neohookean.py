@@ -61,15 +61,12 @@ def main() -> None:
             milliseconds[name].append(1e3 * (time.process_time() - began) / count)
             errors[name] = {quantity: error(found, record, names) for quantity, names in SCORED.items()}
 
-    print(f"{'elements, integrator, steps':<28}{'CPU ms':>8}" + "".join(f"{f'error, {q}':>22}" for q in SCORED))
+    print(f"{'elements, integrator, steps':<28}{'CPU ms':>8}" + "".join(f"{f'error in {q}, %':>26}" for q in SCORED))
     for name, times in milliseconds.items():
-        print(f"{name:<28}{min(times):>8.1f}" + "".join(f"{errors[name][q]:>22.2%}" for q in SCORED))
+        print(f"{name:<28}{min(times):>8.1f}" + "".join(f"{100 * errors[name][q]:>26.2g}" for q in SCORED))
     explicit = min(milliseconds["16 x 16 explicit"])
-    print(
-        json.dumps(
-            {f"implicit_{n}": round(explicit / min(milliseconds[f"16 x 16 implicit {n}"]), 2) for n in (1, 2, 4)}
-        )
-    )
+    ratios = {f"implicit_{n}": explicit / min(milliseconds[f"16 x 16 implicit {n}"]) for n in (1, 2, 4)}
+    print(json.dumps({name: round(ratio, 2) for name, ratio in ratios.items()}))
 
 
 if __name__ == "__main__":

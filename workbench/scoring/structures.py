@@ -75,7 +75,9 @@ def long_run(
     found = found.assign_coords(forecast=list(scores))
     moving = xr.concat(list(motions.values()), dim="source", join="exact", coords="minimal", compat="override")
     found = found.merge(_compared(moving.assign_coords(source=list(motions))), compat="override")
-    found = found.assign({f"probe_{dim}": scene.truth[dim][at].drop_vars(dim) for dim, at in place.items()})
+    found = found.assign(
+        {f"probe_{dim}": scene.truth[dim][at].drop_vars(dim, errors="ignore") for dim, at in place.items()}
+    )
     found = _described(found.assign(range=scene.ranges()), scene).assign_attrs(
         title=f"Scores of {experiment.name} as a structure",
         history=f"workbench {__version__}: structures",
