@@ -142,6 +142,7 @@ BODIES = {
     "linear": {"refinement": 2, "elements": (4, 4)},
     "varied": {"refinement": 2, "elements": (4, 6), "cutouts": ("notch",), "moving_supports": 1.0},
     "neo-Hookean": {"law": "neo_hookean", "refinement": 2, "elements": (4, 2)},
+    "implicit": {"law": "neo_hookean", "integrator": "implicit", "refinement": 2, "elements": (4, 2), "substeps": 2},
     "3D": {"refinement": 2, "elements": (4, 2, 2), "lengths": (2.0, 1.0, 1.0)},
 }
 
@@ -190,8 +191,9 @@ def test_candidates_of_structures_are_distinct_and_in_order():
     assert {c.label.partition(",")[0] for c in found} == {"16 x 12", "8 x 6", "4 x 3"}
     assert {c.settings["steps_per_instant"] for c in found} == {1, 2, 4} and not any(c.batched for c in found)
     neo_hookean = Structures(elements=(8, 6), law="neo_hookean").coarsening().candidates(1.0)
-    assert [c.label for c in neo_hookean] == ["4 x 3, stable step", "8 x 6, stable step"]
-    assert all(c.batched for c in neo_hookean)
+    schemes = ("stable step", "implicit, 1 step", "implicit, 2 steps")
+    assert {c.label for c in neo_hookean} == {f"{mesh}, {scheme}" for mesh in ("4 x 3", "8 x 6") for scheme in schemes}
+    assert {c.label for c in neo_hookean if c.batched} == {"4 x 3, stable step", "8 x 6, stable step"}
 
 
 def test_structures_follow_the_loads_of_every_instant_between_two_leads():

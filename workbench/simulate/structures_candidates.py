@@ -8,9 +8,9 @@ of the full mesh is not. Loads come at all saved instants, stresses are made onl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from workbench.simulate.structures import Structures
 
 STEPS = (1, 2)
-"""Steps of the linear solver between two saved instants, besides those of the record."""
+"""Steps of an implicit solver between two saved instants, besides those of a record that it made."""
+NEWTON = 12
+"""Explicit steps that an implicit one costs, roughly, where the body is neo-Hookean (`benchmarks/neohookean.py`)."""
 FEWEST = 2
 """Elements along an axis of the coarsest mesh."""
 
@@ -74,8 +76,8 @@ class StructuresCoarsening:
     def candidates(self, interval: float) -> list[Candidate]:
         """Every mesh that divides that of the record's solver, down to `FEWEST` elements an axis, by every scheme.
 
-        Linear bodies take `STEPS` and the record's steps between instants; neo-Hookean ones the stable step, on their
-        own mesh the record's.
+        Implicit solvers take `STEPS` and the record's steps between instants, the explicit one of neo-Hookean bodies
+        the stable step, on its own mesh the record's.
         """
         own = [n * self.source.refinement for n in self.source.elements]
         found = []
@@ -90,13 +92,16 @@ class StructuresCoarsening:
 
     def _schemes(self, coarser: int) -> list[Scheme]:
         """What the record's law is marched by, on 1/`coarser` of the solver's elements along each axis."""
-        own = self.source.steps_between
-        if self.source.law == "linear":
-            return [
-                Scheme(f"{n} step{'s' * (n > 1)}", {"steps_per_instant": n}, n, n == own, batched=False)
-                for n in sorted({*STEPS, own})
-            ]
-        return [Scheme("stable step", {}, own / coarser, of_the_record=True, batched=True)]
+        source = self.source
+        linear, implicit, own = source.law == "linear", source.scheme == "implicit", source.steps_between
+        found = []
+        for n in sorted({*STEPS, own} if implicit else STEPS):
+            words = f"{'' if linear else 'implicit, '}{n} step{'s' * (n > 1)}"
+            settings: dict[str, str | float] = {"integrator": "implicit", "steps_per_instant": n}
+            found.append(Scheme(words, settings, n if linear else n * NEWTON, implicit and n == own, batched=False))
+        if linear:
+            return found
+        return [*found, Scheme("stable step", {"integrator": "explicit"}, own / coarser, not implicit, batched=True)]
 
     def forecaster(self, candidate: Candidate, names: Sequence[str], interval: float, device: str) -> Forecaster:
         """See `workbench.simulate.coarsening.Coarsening`; all leads are made before the first is given.
@@ -106,8 +111,10 @@ class StructuresCoarsening:
         """
         if device != "cpu":
             raise InputError(f"Structures are computed on the CPU; found device {device}")
-        steps = candidate.settings.get("steps_per_instant")
-        replay = Replay.coarser(self.source, int(candidate.settings["coarser"]), int(steps) if steps else None)
+        settings: Mapping[str, Any] = candidate.settings
+        replay = Replay.coarser(
+            self.source, settings["coarser"], settings.get("steps_per_instant"), settings["integrator"]
+        )
         rest = (np.zeros((*(n + 1 for n in self.source.specimen.grid), self.source.dim)),) * 2
         recorded = Replay(self.source, replace(self.source.specimen, refinement=1))
 
