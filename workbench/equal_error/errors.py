@@ -196,8 +196,8 @@ def measure_all(
     """The results of the surrogate and of the candidates, cheapest first.
 
     Once a candidate is better than the surrogate at all leads, the forecasts of those that take more than `DEARER`
-    times as long decide nothing: they are left out, unless `all_of_them` is set. Likewise the long runs, once a
-    candidate is better in all statistics.
+    times as long decide nothing: they are left out, unless `all_of_them` is set or they alone are cheaper in batches.
+    Likewise the long runs, once a candidate is better in all statistics.
 
     Args:
         surrogate: its result is the first.
@@ -217,7 +217,7 @@ def measure_all(
     each = len(starts.batches()) * starts.problem.steps + (profiles.steps if profiles else 0)
     total = (1 + len(candidates)) * each
     results: list[Result] = []
-    enough = np.full(2, np.inf)
+    enough = {batched: np.full(2, np.inf) for batched in (False, True)}
     for number, contestant in enumerate([surrogate, *candidates]):
         done = number * each
 
@@ -231,7 +231,8 @@ def measure_all(
             if number == 0 and known is not None:
                 result = _with_long_runs(known, contestant, starts, device, profiles, states)
             else:
-                limits = DEARER * (enough if number and not all_of_them else np.full(2, np.inf))
+                few = enough[True] if contestant.batched else np.minimum(*enough.values())
+                limits = DEARER * (few if number and not all_of_them else np.full(2, np.inf))
                 result = _measure_within(limits, contestant, starts, device, profiles, states)
             notebook.keep(contestant.label, result)
         progress((number + 1) * each, total)
@@ -241,7 +242,8 @@ def measure_all(
         if number and not result.note:
             pairs = zip(scores(result), scores(results[0]), strict=True)
             better = [bool((np.isfinite(own) & (own <= limit)).all()) for own, limit in pairs]
-            enough = np.where(better, np.minimum(enough, result.seconds), enough)
+            least = enough[contestant.batched]
+            enough[contestant.batched] = np.where(better, np.minimum(least, result.seconds), least)
     return results
 
 
