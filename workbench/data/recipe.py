@@ -182,8 +182,8 @@ def _write_groups(
     failed: InputError | None = None
     with ThreadPoolExecutor(workers) as pool:
         pending: dict[Future[xr.Dataset], list[int]] = {}
-        while (todo and not failed) or pending:
-            while todo and not failed and len(pending) < workers:
+        while todo or pending:
+            while todo and len(pending) < workers:
                 members = todo.pop(0)
                 pending[pool.submit(source.simulate, members)] = members
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -193,19 +193,21 @@ def _write_groups(
                     part = future.result()
                 except InputError as error:
                     failed = failed or error
+                    todo.clear()
                     continue
                 values = {str(n): np.asarray(v.values) for n, v in part.data_vars.items()}
                 writer.write(str(members[0]), values, {TRAJECTORY: slice(members[0], members[-1] + 1)})
                 done += 1
                 progress(done, len(groups))
+    if failed is None:
+        return
     kept = sum(len(g) for g in groups if str(g[0]) in writer.done)
-    if failed and kept:
-        raise InputError(
-            f"{failed}. {kept} of {sum(map(len, groups))} trajectories are complete and kept in {writer.partial}: the "
-            "same build goes on with the others, one with other parameters begins anew"
-        ) from failed
-    if failed:
+    if not kept:
         raise failed
+    raise InputError(
+        f"{failed}. {kept} of {sum(map(len, groups))} trajectories are complete and kept in {writer.partial}: the "
+        "same build goes on with the others, one with other parameters begins anew"
+    ) from failed
 
 
 def describe(template: xr.Dataset, recipe: Recipe) -> xr.Dataset:

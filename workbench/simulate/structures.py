@@ -239,11 +239,8 @@ class Structures:
     def _compute(self, numbers: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
         """Variables of the record of each trajectory, without the trajectory axis."""
         trials = [self.trial(k) for k in numbers]
-        bodies, drives, labels = (
-            [t.body for t in trials],
-            [t.drive for t in trials],
-            [f"trajectory {k}" for k in numbers],
-        )
+        bodies, drives = [t.body for t in trials], [t.drive for t in trials]
+        labels = [f"trajectory {k}" for k in numbers]
         motions = advance(self.law, self.scheme, bodies, drives, labels, self.steps_between, self.spectral_radius)
         return {k: self._record(t, m) for k, t, m in zip(numbers, trials, motions, strict=True)}
 

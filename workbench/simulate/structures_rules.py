@@ -42,7 +42,7 @@ def _elements(value: Any) -> bool:
 
 
 def _rules(arguments: Mapping[str, Any]) -> Rules:
-    dim, law, loaded = (len(arguments["elements"]), arguments["law"], arguments["loaded_face"])
+    dim, law, loaded = len(arguments["elements"]), arguments["law"], arguments["loaded_face"]
     faces = [f"{axis}{side}" for axis in COMPONENTS[:dim] for side in "01"]
     flat = law == "linear" and dim == 2
     kinds = {"histories": HISTORIES, "cutouts": ("none", "notch", "hole")}
