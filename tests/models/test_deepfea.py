@@ -216,13 +216,35 @@ def test_published_sizes_and_initial_values():
     assert model.convlstm.cell_list[2].W_co.std().item() == pytest.approx(0.75 / 9, rel=0.02)
 
 
-def test_autocast_and_inference_mode_change_nothing():
-    model = network((4, 3)).float()
+def test_inference_mode_changes_nothing():
+    model = network((4, 3))
     x, forcing, static, fixed = inputs((4, 3))
+    found = model(x, forcing, static, fixed=fixed)
+    with torch.inference_mode():
+        assert torch.equal(model(x, forcing, static, fixed=fixed).nodes, found.nodes)
+
+
+@pytest.mark.parametrize("space", GRIDS)
+def test_autocast_rounds_the_factors_of_convolutions_and_nothing_else(space):
+    model = network(space, kernel=3).float()
+    x, forcing, static, fixed = inputs(space)
     parts = [part.float() for part in (x, forcing, static)]
-    found = model(*parts, fixed=fixed)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model(*parts, fixed=fixed).nodes, found.nodes)
+    exact = model(*parts, fixed=fixed)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(*parts, fixed=fixed)
+    assert found.nodes.dtype == found.elements.dtype == found.memory.dtype == torch.float32
+    pairs = [(found.nodes, exact.nodes), (found.elements, exact.elements)]
+    losses = [(one.nodes.square().sum() + one.elements.sum()) for one in (found, exact)]
+    pairs += zip(*(torch.autograd.grad(loss, list(model.parameters())) for loss in losses), strict=True)
+    for rounded, value in pairs:
+        assert rounded.dtype == torch.float32
+        assert (rounded - value).norm() < 0.02 * value.norm()
+    assert not torch.equal(found.nodes, exact.nodes)
+    # the state is a sum of many small changes: were it rounded, it would stand still under these
+    with torch.autocast("cpu", torch.bfloat16):
+        moved = model(parts[0][:, :1] + 1, *parts[1:], fixed=fixed, scale=torch.full((len(space),), 1e-4))
+    assert (moved.nodes - parts[0][:, :1] - 1).abs().max() < 1e-2
+    assert moved.nodes.bfloat16().float().ne(moved.nodes).any()
 
 
 @pytest.mark.parametrize(

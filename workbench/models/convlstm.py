@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workbench.models.convlstm_layer import Fields, Layer, Return, Sweep, Trace, make_rooms
+from workbench.models.cuda_graphs import Graphs
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,14 @@ class Loop:
     """What is fixed while tensors change.
 
     Attributes:
-        fed: for each step whether it sees the prediction of the step before; else it sees the truth. The first step
-            sees the start anyhow.
         tanh: whether the predicted state goes through a hyperbolic tangent.
         feedback: factor of the gradient that flows back through a fed state: 1 is exact.
+        products: precision of the factors of all convolutions; everything else has that of the state.
     """
 
-    fed: tuple[bool, ...]
     tanh: bool
     feedback: float
+    products: torch.dtype
 
 
 def recur(
@@ -60,10 +60,11 @@ def recur(
     start: Float[Tensor, "*grid d"],
     truth: Float[Tensor, "t *grid d"] | None,
     forcing: Float[Tensor, "t *grid k"],
-    fixed: Bool[Tensor, "*grid d"] | None,
+    known: Bool[Tensor, "t *grid d"] | None,
     scale: Float[Tensor, "d"] | None,
     head: tuple[Float[Tensor, "m c"], Float[Tensor, "m"]],
     layers: list[Layer],
+    graphs: bool,
 ) -> tuple[Float[Tensor, "t *grid d"], Float[Tensor, "t *grid rest"], list[tuple[Tensor, Tensor]]]:
     """Run a stack of layers over all steps of `forcing`; fields lie as ``[y, b, x, (z,) c]``.
 
@@ -72,22 +73,31 @@ def recur(
     Args:
         loop: what is fixed.
         start: state that the first step sees.
-        truth: states that steps see which are not fed; where `fixed`, every step sees them. Without them, every step
-            sees the values of `start` where `fixed`.
-        forcing: what is known of every step.
-        fixed: where a fed state is known, so that no prediction takes its place.
+        truth: states that later steps see where `known`, instead of the prediction of the step before; without them,
+            those are the values of `start`.
+        forcing: what is given for every step.
+        known: where no prediction takes the place of the truth.
         scale: if given, the head predicts the change of the state in these units.
         head: weight and bias of the map from the highest layer to the state and, after it, to what is never fed back.
         layers: from the lowest to the highest.
+        graphs: replay the steps as one CUDA graph where they run on a GPU.
 
     Returns:
         predicted states, what is never fed back, and (output, cell) of each layer after the last step.
     """
     flat = [tensor for one in layers for tensor in (one.weight, one.base, one.peephole, one.output, one.cell)]
-    # asked here: inside a Function gradients are off, and its needs_input_grad is the same in inference
-    keep = torch.is_grad_enabled()
-    predicted, aside, *memory = Recurrence.apply(keep, loop, start, truth, forcing, fixed, scale, *head, *flat)
+    run = replayed if graphs and forcing.is_cuda else march
+    predicted, aside, *memory = run(loop, start, truth, forcing, known, scale, *head, *flat)
     return predicted, aside, list(zip(memory[::2], memory[1::2], strict=True))
+
+
+def march(loop: Loop, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """The arguments of `Recurrence` but its first, which is asked here: inside of a Function gradients are off."""
+    found: tuple[Tensor, ...] = Recurrence.apply(torch.is_grad_enabled(), loop, *tensors)
+    return found
+
+
+replayed = Graphs(march)
 
 
 class Recurrence(torch.autograd.Function):
@@ -101,7 +111,7 @@ class Recurrence(torch.autograd.Function):
         start: Tensor,
         truth: Tensor | None,
         forcing: Tensor,
-        fixed: Tensor | None,
+        known: Tensor | None,
         scale: Tensor | None,
         head: Tensor,
         shift: Tensor,
@@ -115,7 +125,7 @@ class Recurrence(torch.autograd.Function):
         raw = torch.empty_like(predicted) if scale is not None else predicted
         outputs = forcing.new_empty(steps if keep else 1, *grid, head.shape[1])
         fields = Fields(layers, make_rooms(layers, steps, keep))
-        sweeps = [Sweep(layer, i, fields, steps, keep) for i, layer in enumerate(layers)]
+        sweeps = [Sweep(layer, i, fields, steps, keep, loop.products) for i, layer in enumerate(layers)]
         repeat = 1 if keep else steps
         rooms = [(room[..., :width], room[..., width:]) for room in fields.input()] * repeat
         tops = list(zip(outputs, outputs.flatten(1, -2), strict=True)) * repeat
@@ -123,16 +133,14 @@ class Recurrence(torch.autograd.Function):
         now, given = predicted.unbind(), [start] * steps if truth is None else truth.unbind()
         rows = list(zip(raw.flatten(1, -2), aside.flatten(1, -2), strict=True))
         for t, force in enumerate(forcing):
-            state, known = rooms[t]
-            known.copy_(force)
+            state, forced = rooms[t]
+            forced.copy_(force)
             if t == 0:
                 state.copy_(start)
-            elif not loop.fed[t]:
-                state.copy_(given[t])
-            elif fixed is None:
+            elif known is None:
                 state.copy_(now[t - 1])
             else:
-                torch.where(fixed, given[t], now[t - 1], out=state)
+                torch.where(known[t], given[t], now[t - 1], out=state)
             for sweep in sweeps:
                 step = sweep.advance(t)
             output, nodes = tops[t]
@@ -147,7 +155,7 @@ class Recurrence(torch.autograd.Function):
         ctx.loop, ctx.truthless = loop, truth is None
         if keep:
             traces = [tensor for sweep in sweeps for tensor in sweep.trace]
-            ctx.save_for_backward(start, fixed, scale, head, raw, outputs, fields.rooms, *flat, *traces)
+            ctx.save_for_backward(start, known, scale, head, raw, outputs, fields.rooms, *flat, *traces)
         return predicted, aside, *memory
 
     @staticmethod
@@ -155,12 +163,12 @@ class Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Go back through time and add up the gradients of all weights."""
         loop: Loop = ctx.loop
-        start, fixed, scale, head, raw, outputs, rooms, *rest = ctx.saved_tensors
+        start, known, scale, head, raw, outputs, rooms, *rest = ctx.saved_tensors
         width, count = start.shape[-1], (len(gradients) - 2) // 2
         layers = [Layer(*rest[5 * i : 5 * i + 5]) for i in range(count)]
         traces = [Trace(*rest[5 * count + 3 * i :][:3]) for i in range(count)]
         fields, memory = Fields(layers, rooms), list(zip(gradients[2::2], gradients[3::2], strict=True))
-        returns = [Return(layers[i], i, fields, traces[i], memory[i]) for i in range(count)]
+        returns = [Return(layers[i], i, fields, traces[i], memory[i], loop.products) for i in range(count)]
         grad_predicted, grad_aside = gradients[:2]
         grad_heads = torch.cat([grad_predicted, grad_aside], -1)
         grad_start = torch.zeros_like(start)
@@ -178,12 +186,12 @@ class Recurrence(torch.autograd.Function):
             fed_back = None
             if t == 0:
                 grad_start += grad_input
-            elif loop.fed[t]:
-                if fixed is not None and ctx.truthless:
-                    grad_start += grad_input.masked_fill(~fixed, 0.0)
-                if loop.feedback:
-                    fed_back = grad_input if fixed is None else grad_input.masked_fill(fixed, 0.0)
-                    fed_back = fed_back * loop.feedback
+                continue
+            if known is not None and ctx.truthless:
+                grad_start += grad_input.masked_fill(~known[t], 0.0)
+            if loop.feedback:
+                fed_back = grad_input if known is None else grad_input.masked_fill(known[t], 0.0)
+                fed_back = fed_back * loop.feedback
         rows = grad_heads.view(-1, len(head))
         grad_head = rows.T @ outputs.view(-1, head.shape[1])
         weights = [tensor for back in returns for tensor in back.weights()]

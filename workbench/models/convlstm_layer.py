@@ -111,7 +111,9 @@ class Step(NamedTuple):
 class Sweep:
     """One layer on its way forward; all views are made before the first step."""
 
-    def __init__(self, layer: Layer, number: int, fields: Fields, steps: int, keep: bool) -> None:
+    def __init__(
+        self, layer: Layer, number: int, fields: Fields, steps: int, keep: bool, products: torch.dtype
+    ) -> None:
         grid, width, rooms = fields.grid, layer.output.shape[-1], steps if keep else 1
         new = layer.output.new_empty
         self.trace = Trace(new(rooms, 4, *grid, width), new(rooms + keep, *grid, width), new(rooms, *grid, width))
@@ -121,7 +123,7 @@ class Sweep:
         first.copy_(layer.cell)
         product = new(grid.numel(), 4 * width)
         self.raw = product.view(*grid, 4, width).unbind(-2)
-        self.products = RowProducts(layer.weight, grid, product)
+        self.products = RowProducts(layer.weight, grid, product, products)
         self.base = layer.base if layer.base.ndim == 1 else layer.base.flatten(0, -2)
         self.peephole = None if layer.peephole is None else layer.peephole.unbind()
         after = cells or [first]
@@ -162,13 +164,21 @@ class Return:
         grad_output, grad_cell: what a step has to add to the gradients of its output and cell.
     """
 
-    def __init__(self, layer: Layer, number: int, fields: Fields, trace: Trace, grads: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        number: int,
+        fields: Fields,
+        trace: Trace,
+        grads: tuple[Tensor, Tensor],
+        products: torch.dtype,
+    ) -> None:
         self.layer, self.width, self.near = layer, layer.output.shape[-1], fields.near(number)
         gates, cells, tanhs = trace
         self.steps = list(zip(gates[:, :2], *gates.unbind(1), cells[:-1], cells[1:], tanhs, strict=True))
         self.grad_output, self.grad_cell = grads
         self.peephole = None if layer.peephole is None else layer.peephole.unbind()
-        self.gradients = RowGradients(layer.weight, fields.grid)
+        self.gradients = RowGradients(layer.weight, fields.grid, products)
         self.grad_gates = self.gradients.grad.view(*fields.grid, 4, self.width)
         self.parts = gates.new_empty(gates.shape[1:])
         self.together = self.parts.movedim(0, -2)

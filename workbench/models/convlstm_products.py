@@ -3,6 +3,9 @@
 A convolution is one product for each row of its kernel: neighbours along the other axes are copied side by side,
 neighbours along the first axis are the same rows a line further, so nothing is multiplied by the zeros beyond the
 first and last line. Fields lie as ``[y, batch, x, (z,) channel]`` for it.
+
+Factors may be less precise than the fields, such as bfloat16, for which processors and GPUs have matrix units. The
+products of a row are then rounded, sums over rows and steps are not.
 """
 
 from __future__ import annotations
@@ -21,19 +24,24 @@ class RowProducts:
         weight: ``[outputs, inputs, *kernel]``.
         grid: ``[y, b, x, (z)]``.
         out: ``[nodes, outputs]``, where each step writes.
+        dtype: of the factors.
     """
 
-    def __init__(self, weight: Tensor, grid: torch.Size, out: Tensor) -> None:
-        self.columns, self.rows, (here, *others), _ = _parts(weight, grid)
+    def __init__(self, weight: Tensor, grid: torch.Size, out: Tensor, dtype: torch.dtype) -> None:
+        self.columns, self.rows, (here, *others), _ = _parts(weight.to(dtype), grid)
         self.matrix, self.out = here.matrix, out
         self.others = [(out[one.to], self.rows[one.out_of], one.matrix) for one in others]
+        self.rounded = None if dtype == out.dtype else self.rows.new_empty(out.shape)
 
     def forward(self, near: Tensor, base: Tensor) -> None:
         """Convolve the fields whose `neighbourhoods` are `near` and add `base`."""
         self.columns.copy_(near)
-        torch.addmm(base, self.rows, self.matrix, out=self.out)
+        if self.rounded is None:
+            torch.addmm(base, self.rows, self.matrix, out=self.out)
+        else:
+            torch.add(base, torch.mm(self.rows, self.matrix, out=self.rounded), out=self.out)
         for out, rows, matrix in self.others:
-            out.addmm_(rows, matrix)
+            add_product(out, rows, matrix, self.rounded)
 
 
 class RowGradients:
@@ -43,13 +51,14 @@ class RowGradients:
         grad: ``[nodes, outputs]``, where each step finds the gradient of its output.
     """
 
-    def __init__(self, weight: Tensor, grid: torch.Size) -> None:
-        self.columns, rows, lines, matrices = _parts(weight, grid)
+    def __init__(self, weight: Tensor, grid: torch.Size, dtype: torch.dtype) -> None:
+        self.columns, rows, lines, matrices = _parts(weight.to(dtype), grid)
         self.shape, kernel = weight.shape, list(weight.shape[3:])
         self.grad = rows.new_empty(len(rows), len(weight))
-        self.grad_input = rows.new_empty(*grid, weight.shape[1])
+        self.grad_input = weight.new_empty(*grid, weight.shape[1])
         self.grad_rows = torch.empty_like(rows)
-        self.grad_matrices = torch.zeros_like(matrices)
+        self.grad_matrices = torch.zeros_like(matrices, dtype=weight.dtype)
+        self.rounded = None if dtype == weight.dtype else torch.empty_like(matrices[0])
         self.folds = folds(self.grad_rows.view(*grid, *kernel, -1), self.grad_input, kernel)
         self.lines = [
             (
@@ -70,7 +79,7 @@ class RowGradients:
                 grad_rows.addmm_(grad, matrix)
             else:
                 torch.mm(grad, matrix, out=grad_rows)
-            total.addmm_(rows, grad)
+            add_product(total, rows, grad, self.rounded)
         for number, (source, target) in enumerate(self.folds):
             if number:
                 target += source
@@ -83,6 +92,14 @@ class RowGradients:
         axes = len(self.shape)
         found = self.grad_matrices.view(*self.shape[2:], self.shape[1], self.shape[0])
         return found.permute(axes - 1, axes - 2, *range(axes - 2))
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor, rounded: Tensor | None) -> None:
+    """Add a product to `total`; by way of `rounded`, with as many rows or more, where the factors are less precise."""
+    if rounded is None:
+        total.addmm_(left, right)
+    else:
+        total += torch.mm(left, right, out=rounded[: len(total)])
 
 
 class Line(NamedTuple):

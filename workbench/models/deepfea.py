@@ -95,15 +95,18 @@ class DeepFEA(TransientNetwork):
         joint: Joint = "keep",
     ) -> Prediction:
         """See `TransientNetwork`; the gradient is exact unless `feedback` says otherwise."""
-        fed = self.checked(states, forcing, static, fed)
-        with torch.autocast(states.device.type, enabled=False):
-            dtype = self.convlstm.node_head.weight.dtype
+        fed, device = self.checked(states, forcing, static, fed), states.device.type
+        dtype = self.convlstm.node_head.weight.dtype
+        products = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
+        with torch.autocast(device, enabled=False):
             rows, known = to_rows(states.to(dtype)), to_rows(forcing.to(dtype))
             truth = rows if len(rows) == len(fed) > 1 else None
             mask = None if fixed is None else to_rows(fixed.expand_as(states[:, 0])[:, None])[0]
+            seen = _seen(mask, fed, rows)
             layers = self.layers(static, memory, rows.shape[1:-1])
             factor = {"exact": 1.0, "published": float(len(fed)), "detach": 0.0}[feedback]
             length = segment or len(fed)
+            one, loop = length >= len(fed), Loop(self.activation == "tanh", factor, products)
             found: list[tuple[Tensor, Tensor]] = []
             state = rows[0]
             for first in range(0, len(fed), length):
@@ -112,11 +115,11 @@ class DeepFEA(TransientNetwork):
                 if found:
                     before = found[-1][0][-1]
                     state = _joined(before, fed[first], part, mask, rows[0], factor, joint)
-                loop = Loop(tuple(fed[steps]), self.activation == "tanh", factor)
-                if part is None and mask is not None and len(fed) > length:
+                if part is None and mask is not None and not one:
                     part = rows[:1].expand(len(fed[steps]), *rows.shape[1:])
-                arguments = (loop, state, part, known[steps], mask, scale, self.convlstm.head(), layers)
-                predicted, corners, after = _run(arguments, joint == "recompute" and length < len(fed))
+                there = None if seen is None else seen[steps]
+                arguments = (loop, state, part, known[steps], there, scale, self.convlstm.head(), layers, one)
+                predicted, corners, after = _run(arguments, joint == "recompute" and not one)
                 found.append((predicted, corners))
                 layers = [_continued(*pair, joint) for pair in zip(layers, after, strict=True)]
             nodes, corners = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
@@ -191,6 +194,14 @@ def to_rows(fields: Shaped[Tensor, "b t c *space"]) -> Shaped[Tensor, "t y b *ot
 def from_rows(rows: Float[Tensor, "t y b *others"]) -> Float[Tensor, "b t c *space"]:
     """The inverse of `to_rows`, as a view."""
     return rows.movedim(-1, 3).movedim((0, 1, 2), (1, 3, 0))
+
+
+def _seen(fixed: Tensor | None, fed: list[bool], states: Tensor) -> Tensor | None:
+    """Where each step sees the truth, ``[t, *grid, d]``: everywhere if it is not fed, else where the state is fixed."""
+    if all(fed[1:]):
+        return None if fixed is None else fixed.expand(len(fed), *fixed.shape)
+    taught = ~torch.tensor(fed, device=states.device).view(-1, *[1] * (states.ndim - 1))
+    return taught.expand(len(fed), *states.shape[1:]) if fixed is None else taught | fixed
 
 
 def _run(arguments: tuple[Any, ...], recompute: bool) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
