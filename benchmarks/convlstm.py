@@ -6,7 +6,10 @@ turns; a ratio is the median over the pairs of turns. Times are CPU seconds, whi
 disturbs less than it does wall seconds. "inference" and "step" of the last line are the means of the ratios of the
 free-running cases in two dimensions, geometrically.
 
-    python benchmarks/convlstm.py [--quick]
+With ``--precision bf16``, ours runs under autocast, as with ``trainer.precision: bf16-mixed``, and the usual
+formulation does not. With ``--device cuda`` times are wall seconds, and ours is timed with and without CUDA graphs.
+
+    python benchmarks/convlstm.py [--quick] [--precision bf16] [--device cuda]
 """
 
 import argparse
@@ -20,11 +23,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from plain_deepfea import PlainDeepFEA
 
+from workbench.models import convlstm
 from workbench.models.deepfea import DeepFEA
 
 
@@ -63,29 +68,39 @@ CASES = [
 
 
 Forward = Callable[[], tuple[Tensor, Tensor]]
+Networks = dict[str, tuple[Module, Forward]]
 
 
-def pair(case: Case) -> dict[str, tuple[torch.nn.Module, Forward]]:
-    """Both networks with the same weights, and their forward passes on the same input."""
+def networks_of(case: Case, device: torch.device, precision: torch.dtype) -> Networks:
+    """The networks with the same weights, and their forward passes on the same input."""
     torch.manual_seed(0)
     axes = len(case.space)
     channels = 2 * axes + 1
-    x = torch.randn(case.batch, case.steps, channels, *case.space)
+    x = torch.randn(case.batch, case.steps, channels, *case.space, device=device)
     x[:, :, -1] = -1.0
     x[:, :, -1, ..., -1] = 1.0
-    plain = PlainDeepFEA(channels, axes, 2, case.hidden, (3,) * len(case.hidden), case.space)
-    ours = DeepFEA(channels, (axes, 2), case.space, case.hidden, activation="tanh")
+    plain = PlainDeepFEA(channels, axes, 2, case.hidden, (3,) * len(case.hidden), case.space).to(device)
+    ours = DeepFEA(channels, (axes, 2), case.space, case.hidden, activation="tanh").to(device)
     ours.load_state_dict(plain.state_dict())
     fed = [case.free and t > 0 for t in range(case.steps)]
 
     def run() -> tuple[Tensor, Tensor]:
-        found = ours(x[:, :, :axes], x[:, :, axes:-1], x[:, 0, -1:], fixed=x[:, 0, -1:] > 0, fed=fed)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            found = ours(x[:, :, :axes], x[:, :, axes:-1], x[:, 0, -1:], fixed=x[:, 0, -1:] > 0, fed=fed)
         return found.nodes, found.elements
 
-    return {"plain": (plain, lambda: plain(x, [not f for f in fed])), "workbench": (ours, run)}
+    def without_graphs() -> tuple[Tensor, Tensor]:
+        graphs, convlstm.replayed = convlstm.replayed, convlstm.march
+        try:
+            return run()
+        finally:
+            convlstm.replayed = graphs
+
+    found: Networks = {"plain": (plain, lambda: plain(x, [not f for f in fed])), "ours": (ours, run)}
+    return found | ({"no graphs": (ours, without_graphs)} if device.type == "cuda" else {})
 
 
-def train(model: torch.nn.Module, forward: Forward) -> tuple[Tensor, Tensor]:
+def train(model: Module, forward: Forward) -> tuple[Tensor, Tensor]:
     """The forward and backward pass of a training step."""
     model.zero_grad()
     nodes, elements = forward()
@@ -93,65 +108,77 @@ def train(model: torch.nn.Module, forward: Forward) -> tuple[Tensor, Tensor]:
     return nodes.detach(), elements.detach()
 
 
-def infer(model: torch.nn.Module, forward: Forward) -> tuple[Tensor, Tensor]:
+def infer(model: Module, forward: Forward) -> tuple[Tensor, Tensor]:
     """A forward pass without gradients."""
     with torch.inference_mode():
         return forward()
 
 
-def check_agreement(networks: dict[str, tuple[torch.nn.Module, Forward]]) -> float:
+def check_agreement(networks: Networks, tolerance: float) -> float:
     """Return the largest difference of outputs and gradients over the largest value; stop if it is no rounding."""
-    found = {name: [*train(*network), *infer(*network)] for name, network in networks.items()}
-    for name, (model, _) in networks.items():
-        found[name] += [p.grad for _, p in sorted(model.named_parameters()) if p.grad is not None]
-    pairs = zip(found["plain"], found["workbench"], strict=True)
-    difference = max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
-    if difference > 1e-3:
-        raise SystemExit(f"the two formulations disagree by {difference:.1e}")
+    found = {}
+    for name, network in networks.items():
+        outputs = [*train(*network), *infer(*network)]
+        gradients = [p.grad.clone() for _, p in sorted(network[0].named_parameters()) if p.grad is not None]
+        found[name] = outputs + gradients
+    plain = found.pop("plain")
+    difference = max(
+        ((a - b).abs().max() / a.abs().max()).item() for one in found.values() for a, b in zip(plain, one, strict=True)
+    )
+    if difference > tolerance:
+        raise SystemExit(f"the formulations disagree by {difference:.1e}")
     return difference
 
 
-def measure(networks: dict[str, tuple[torch.nn.Module, Forward]], seconds: float) -> dict[str, tuple[float, ...]]:
-    """Let the networks take turns; the median time of each and the median ratio, for inference and a step."""
+def clock(device: torch.device) -> float:
+    """Seconds that have passed: of this process, or of the world once a GPU has done its work."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(networks: Networks, seconds: float, device: torch.device) -> dict[str, dict[str, list[float]]]:
+    """Let the networks take turns at inference and at a training step; the time of each turn."""
     work = {"inference": infer, "step": train}
     times: dict[str, dict[str, list[float]]] = {what: {name: [] for name in networks} for what in work}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["step"]["plain"]) < 3:
         for what, run in work.items():
             for name, network in networks.items():
-                began = time.process_time()
+                began = clock(device)
                 run(*network)
-                times[what][name].append(time.process_time() - began)
-    rows = {}
-    for what, by_name in times.items():
-        plain, ours = by_name["plain"], by_name["workbench"]
-        ratio = statistics.median(a / b for a, b in zip(plain, ours, strict=True))
-        rows[what] = (statistics.median(plain), statistics.median(ours), ratio)
-    return rows
+                times[what][name].append(clock(device) - began)
+    return times
+
+
+def ratio(times: dict[str, list[float]], name: str) -> float:
+    """How many times longer the usual formulation takes."""
+    return statistics.median(a / b for a, b in zip(times["plain"], times[name], strict=True))
 
 
 def main() -> None:
-    """Print one row a case, then the ratios as JSON."""
+    """Print two rows a case, then the ratios as JSON."""
     parser = argparse.ArgumentParser(description="DeepFEA against its usual formulation")
     parser.add_argument("--quick", action="store_true", help="fewer cases and turns: 30 s on two cores")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of our convolutions")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, 1 thread, times in ms of CPU")
-    print(f"{'case':42} {'differs':>8} {'plain':>8} {'ours':>8} {'inference':>10} {'plain':>8} {'ours':>8} {'step':>6}")
+    device = torch.device(arguments.device)
+    precision, tolerance = (torch.float32, 1e-3) if arguments.precision == "fp32" else (torch.bfloat16, 0.1)
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "1 thread, times of CPU"
+    print(f"torch {torch.__version__}, {where}; ms, and times of the usual formulation over ours")
     ratios: dict[str, list[float]] = {"inference": [], "step": []}
     for case in QUICK if arguments.quick else CASES:
-        networks = pair(case)
-        difference = check_agreement(networks)
-        rows = measure(networks, 3.5 if arguments.quick else 12)
-        (a, b, infer_ratio), (c, d, step_ratio) = rows["inference"], rows["step"]
-        print(
-            f"{case.name:42} {difference:8.0e} {1e3 * a:8.1f} {1e3 * b:8.1f} {infer_ratio:10.2f} "
-            f"{1e3 * c:8.1f} {1e3 * d:8.1f} {step_ratio:6.2f}",
-            flush=True,
-        )
-        if case.free and len(case.space) == 2 and max(case.hidden) <= 32:
-            for what, ratio in zip(ratios, (infer_ratio, step_ratio), strict=True):
-                ratios[what].append(ratio)
+        networks = networks_of(case, device, precision)
+        print(f"{case.name}: differs by {check_agreement(networks, tolerance):.0e}")
+        for what, times in measure(networks, 3.5 if arguments.quick else 12, device).items():
+            medians = "  ".join(f"{name} {1e3 * statistics.median(found):8.2f}" for name, found in times.items())
+            others = "  ".join(f"{name} {ratio(times, name):5.2f}" for name in times if name != "plain")
+            print(f"    {what:10} {medians}   ratio: {others}", flush=True)
+            if case.free and len(case.space) == 2 and max(case.hidden) <= 32:
+                ratios[what].append(ratio(times, "ours"))
     print(json.dumps({what: round(statistics.geometric_mean(found), 3) for what, found in ratios.items()}))
 
 
