@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise_channel import packing_of, record
 
+from workbench.data.packing import Normaliser
 from workbench.errors import InputError
 from workbench.models import FNO
 from workbench.tasks import ForecastTask
-from workbench.tasks.symmetries import Augmentation, Reflection, Symmetries
+from workbench.tasks.symmetries import Augmentation, Exchange, Reflection, Symmetries
 from workbench.weights import card_of, export, load
 
 CHANNEL = Symmetries(shifts=("x", "z"), reflections=(Reflection(("y",), ("v",)), Reflection(("z",), ("w",))))
@@ -117,8 +118,63 @@ def test_elements_are_reversed_with_their_nodes():
     assert seen == {True, False}
 
 
-def test_weights_carry_the_symmetries(built, tmp_path):
-    task, _ = built
+def square():
+    """Nodes and elements of a square section, with a displacement along each axis."""
+    nodes, elements = ("time", "node_y", "node_x", "node_z"), ("time", "elem_y", "elem_x", "elem_z")
+    rng = np.random.default_rng(1)
+    size, units = (10, 4, 3, 4), {"units": "m"}
+    fields = {f"u{n}": (nodes, rng.normal(i, 1 + i, size).astype("f4"), units) for i, n in enumerate("xyz")}
+    fields["s"] = (elements, rng.normal(0, 1, (10, 3, 2, 3)).astype("f4"), units)
+    axes = {f"node_{n}": np.arange(k) / 4 for n, k in zip("yxz", (4, 3, 4), strict=True)}
+    axes |= {f"elem_{n}": np.arange(k) / 4 + 1 / 8 for n, k in zip("yxz", (3, 2, 3), strict=True)}
+    dataset = xr.Dataset(fields, {"time": np.arange(10.0), **axes})
+    return dataset, packing_of(dataset, state=("ux", "uy", "uz"), diagnostic=("s",))
+
+
+SQUARE = Exchange((("node_y", "node_z"), ("elem_y", "elem_z")), (("uy", "uz"),))
+
+
+def test_an_exchange_turns_components_with_their_axes_in_physical_units():
+    dataset, packing = square()
+    augmentation = Augmentation(Symmetries(exchanges=(SQUARE,)), packing)
+    normalisers = {role: Normaliser(group) for role, group in packing.groups.items()}
+    z = {role: normaliser(packing.pack(dataset, role)[None]) for role, normaliser in normalisers.items()}
+    turned = dataset.transpose("time", "node_z", "node_x", "node_y", "elem_z", "elem_x", "elem_y")
+    expected = {"state": np.stack([turned[n].values for n in ("ux", "uz", "uy")], 1), "diagnostic": turned.s.values}
+    seen = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        found = {role: normalisers[role].inverse(x)[0] for role, x in augmentation(z).items()}
+        moved = not torch.allclose(found["diagnostic"][:, 0], torch.from_numpy(dataset.s.values), atol=1e-5)
+        seen.add(moved)
+        if moved:
+            torch.testing.assert_close(found["state"], torch.from_numpy(expected["state"]))
+            torch.testing.assert_close(found["diagnostic"][:, 0], torch.from_numpy(expected["diagnostic"]))
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "message"),
+    [
+        (Exchange((("node_y", "q"),)), "symmetries.exchanges names the dimension 'q'"),
+        (Exchange((("node_y", "node_x"),)), r"nodes along 'node_y' \(4 over 0.75\) and 'node_x' \(3 over 0.5\) differ"),
+        (Exchange((("node_y", "node_z"),), (("uy", "s"),)), "uy and s must be variables of one role"),
+        (Exchange((("node_y", "node_y"),)), "node_y and node_y must be two axes of the same variables"),
+    ],
+)
+def test_what_is_no_exchange_is_refused(exchange, message):
+    with pytest.raises(InputError, match=message):
+        Augmentation(Symmetries(exchanges=(exchange,)), square()[1])
+
+
+def test_weights_carry_the_symmetries(tmp_path):
+    task = ForecastTask(
+        functools.partial(FNO, width=2, modes=1, layers=1, projection=2),
+        symmetries=Symmetries(
+            shifts=("x",), reflections=CHANNEL.reflections, exchanges=(Exchange((("x", "z"),), (("u", "w"),)),)
+        ),
+    )
+    task.build(packing_of(record().isel(x=slice(4))))
     export(task, tmp_path / "a.safetensors", card_of(task))
     again, _ = load(tmp_path / "a.safetensors")
     assert again.symmetries == task.symmetries

@@ -9,12 +9,16 @@ from typing import Any, Literal
 
 import torch
 
+from workbench.tasks.muon import Muon
+
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW with a warm-up and a schedule over the whole training.
+    """AdamW or Muon with a warm-up and a schedule over the whole training.
 
     Args:
+        method: ``adamw``, or ``muon``, which moves kernels and matrices along orthogonal directions: on recurrences
+            (DeepFEA) it needs a fraction of the epochs. It needs whole matrices, so no sharded weights (FSDP).
         learning_rate: peak learning rate. Good values: 1e-3 for spectral and convolutional networks.
         weight_decay: decoupled weight decay.
         betas: moment decays of Adam.
@@ -24,6 +28,7 @@ class Optimisation:
         factor: the drop.
     """
 
+    method: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -45,7 +50,7 @@ class Optimisation:
 
     def configure(self, parameters: Iterable[torch.nn.Parameter], total: int, epochs: int) -> dict[str, Any]:
         """The optimiser and its per-step schedule, in the form that Lightning takes."""
-        optimiser = torch.optim.AdamW(
+        optimiser = (torch.optim.AdamW if self.method == "adamw" else Muon)(
             parameters, lr=self.learning_rate, weight_decay=self.weight_decay, betas=self.betas
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.scale(step, total, epochs))
