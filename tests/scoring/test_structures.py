@@ -108,6 +108,9 @@ def test_an_untrained_model_is_scored_beside_every_baseline(project, capsys):
     assert plain["score"]["modal"]["von_mises"]["nrmse"] > 0 and plain["motion"]["model"]["peak_error"] > 0
 
 
+WITHOUT = ("--data.state=[displacement_x, displacement_y]", "--evaluate.baselines=[persistence]")
+
+
 def test_the_truth_is_perfect_and_has_the_frequency_of_its_record(project):
     scores = project.score(project.truth(), ALONE)
     mine = scores["score"].sel(forecast="model")
@@ -168,14 +171,25 @@ def test_a_forecast_that_stopped_has_no_scores_and_says_so(project):
     assert int(motion_means(scores)["frequency_forecasts"].sel(forecast="model")) == 3
 
 
+def test_energy_without_velocity_is_that_of_the_slopes(project):
+    with_velocity = project.score(project.truth(), ALONE)["energy"]
+    truth = project.truth().drop_vars(["velocity_x", "velocity_y"])
+    scores = project.score(truth, *WITHOUT)
+    exact, found = (e.sel(source="truth").isel(lead_time=slice(0, -1)) for e in (with_velocity, scores["energy"]))
+    assert float(np.abs(found - exact).max() / exact.max()) < 0.1
+    assert np.abs(scores["energy_error"].sel(forecast="model")).max() == 0
+    doubled = truth.assign({name: 2 * truth[name] for name in ("displacement_x", "displacement_y")})
+    scores = project.score(doubled, *WITHOUT)
+    np.testing.assert_allclose(
+        scores["energy"].sel(source="model"), 4 * scores["energy"].sel(source="truth"), rtol=1e-5
+    )
+
+
 def test_what_cannot_be_computed_is_named(project):
-    without = ("--data.state=[displacement_x, displacement_y]", "--evaluate.baselines=[persistence]")
-    scores = project.score(project.truth().drop_vars(["velocity_x", "velocity_y"]), *without)
-    assert "energy" not in scores and "frequency_error" in scores
-    assert "velocity_x and velocity_y" in json.loads(scores.attrs["missing"])["energy"]
+    scores = project.score(project.truth().drop_vars(["velocity_x", "velocity_y"]), *WITHOUT)
     assert scores.attrs["verdict"].endswith("; not compared with quasi_static (evaluate.baselines)")
     bare = project.record.drop_vars("velocity_x").assign_attrs(simulation="{}")
-    scores = long_run(project.experiment(*without), bare, project.truth().drop_vars(["velocity_x", "velocity_y"]))
+    scores = long_run(project.experiment(*WITHOUT), bare, project.truth().drop_vars(["velocity_x", "velocity_y"]))
     assert "frequency_error" not in scores and "peak_error" in scores
     assert "cannot be computed again" in json.loads(scores.attrs["missing"])["natural_frequency"]
 

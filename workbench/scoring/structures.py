@@ -120,13 +120,9 @@ def _baselines(experiment: Experiment, aligned: Aligned) -> dict[str, xr.Dataset
 def _bodies(aligned: Aligned) -> tuple[Bodies | None, dict[str, str]]:
     """What energy and frequency are computed with, and why what is not computed is not."""
     try:
-        bodies = Bodies.of(aligned)
+        return Bodies.of(aligned), {}
     except InputError as error:
         return None, dict.fromkeys(("energy", "natural_frequency"), str(error))
-    lacking = [name for name in bodies.velocities if name not in aligned.forecast]
-    if lacking:
-        return bodies, {"energy": f"it needs {' and '.join(lacking)}, which the experiment does not forecast"}
-    return bodies, {}
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -246,8 +242,7 @@ def _moving(source: xr.Dataset, bodies: Bodies | None, place: Mapping[str, xr.Da
         peak = metrics.peak(source[STRESS].astype(np.float64), space)
         found |= {"peak": peak["value"], **{f"peak_{d}": peak[d] for d in space}}
     if bodies is not None:
-        if set(bodies.velocities) <= set(source):
-            found["energy"] = energy(bodies, source)
+        found["energy"] = energy(bodies, source)
         found["natural_frequency"] = frequency(bodies, source)
     return xr.Dataset({name: array.drop_vars("valid_time", errors="ignore") for name, array in found.items()})
 

@@ -51,10 +51,18 @@ class Bodies:
         states = states_at(record, trajectories, aligned.starts)
         return cls(source_of(record), cases, states, aligned.starts, aligned.valid)
 
-    @property
-    def velocities(self) -> list[str]:
-        """Variables that energy needs besides displacement."""
-        return [f"velocity_{axis}" for axis in COMPONENTS[: self.source.dim]]
+    def times(self) -> np.ndarray:
+        """Of the start and of each lead, in s from the start."""
+        return np.concatenate([[0], self.valid[0] - self.starts[0]]) * self.cases[0].interval
+
+    def velocity(self, forecast: xr.Dataset, u: np.ndarray) -> np.ndarray:
+        """That of the forecast, or else the slope of its displacement `u`, by differences over two steps."""
+        if f"velocity_{COMPONENTS[0]}" in forecast:
+            return self.vector(forecast, "velocity")
+        start = np.stack([state[0].reshape(u.shape[3:]) for state in self.states]).reshape(
+            *u.shape[:2], 1, *u.shape[3:]
+        )
+        return np.asarray(np.gradient(np.concatenate([start, u], 2), self.times(), axis=2)[:, :, 1:])
 
     def vector(self, forecast: xr.Dataset, name: str) -> np.ndarray:
         """The components ``[trajectory, init_time, lead_time, *nodes, dim]``."""
@@ -65,7 +73,8 @@ class Bodies:
 
 def energy(bodies: Bodies, forecast: xr.Dataset) -> xr.DataArray:
     """Kinetic and strain energy ``(trajectory, init_time, lead_time)`` in J."""
-    u, v = (bodies.vector(forecast, name) for name in ("displacement", "velocity"))
+    u = bodies.vector(forecast, "displacement")
+    v = bodies.velocity(forecast, u)
     found = [sum(energies(bodies.source, case, u[k], v[k])) for k, case in enumerate(bodies.cases)]
     return xr.DataArray(np.stack(found), dims=LEADING, coords={d: forecast[d] for d in LEADING})
 
@@ -96,7 +105,7 @@ def _frequencies(
     start = np.array([[state[i].ravel() @ weights for state in states] for i in range(2)])
     q = np.concatenate([start[0][:, None], u.reshape(*u.shape[:2], -1) @ weights], 1)
     load = case.loads[instants].reshape(*instants.shape, -1) @ shape
-    times = (instants[0] - instants[0, 0]) * case.interval
+    times = bodies.times()
     runs = ("init_time", "time")
     found = natural_frequency(
         xr.DataArray(q, dims=runs, coords={"time": times}),
