@@ -64,16 +64,14 @@ def read_card(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, it is no weights file of ours, or it is a pickle that would run code.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no weights file at {path}: expected a checkpoint (*.ckpt) or *.safetensors")
-    text = _safetensors_card(path) if path.suffix == ".safetensors" else _checkpoint_card(path)
+    content = look_into(path)
+    text = content.get("workbench") if isinstance(content, dict) else None
     if text is None:
         raise InputError(
             f"{path} carries no Workbench card: it was not written by workbench fit or workbench export, so its "
             "variables, units and grid are unknown"
         )
-    card: dict[str, Any] = json.loads(text)
+    card: dict[str, Any] = json.loads(str(text))
     if card.get("format") != FORMAT:
         raise InputError(f"{path} has card format {card.get('format')}, this version reads {FORMAT}")
     return card
@@ -96,7 +94,19 @@ def refuse_other_model(card: dict[str, Any], model: dict[str, Any], where: str |
         raise InputError(f"{where} holds another model: {other}({theirs}), the experiment asks for {name}({mine})")
 
 
-def _safetensors_card(path: Path) -> str | None:
+def look_into(path: str | Path) -> Any:
+    """What a weights file holds besides its tensors: the metadata of safetensors, or the content of a checkpoint.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it is a pickle that would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weights file at {path}: expected a checkpoint (*.ckpt) or *.safetensors")
+    return _metadata(path) if path.suffix == ".safetensors" else _content(path)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -105,11 +115,11 @@ def _safetensors_card(path: Path) -> str | None:
         raise InputError(f"{path} is not a safetensors file: {error}") from error
     if not isinstance(header, dict):
         raise InputError(f"{path} is not a safetensors file, or is truncated")
-    card = header.get("__metadata__", {}).get("workbench")
-    return str(card) if card is not None else None
+    found: dict[str, Any] = header.get("__metadata__", {})
+    return found
 
 
-def _checkpoint_card(path: Path) -> str | None:
+def _content(path: Path) -> Any:
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"{path} is not a checkpoint that can be read safely (a truncated file, or a bare pickle, which could run "
@@ -122,7 +132,7 @@ def _checkpoint_card(path: Path) -> str | None:
             raise InputError(f"{path} is a zip file without data.pkl: expected a checkpoint written by torch.save")
         content = archive.read(inner[0])
     try:
-        checkpoint = _Looking(io.BytesIO(content)).load()
+        return _Looking(io.BytesIO(content)).load()
     except InputError as error:
         raise InputError(
             f"{path} is a pickle that holds code, not only weights ({error}): refused, nothing was executed. Ask for "
@@ -130,5 +140,3 @@ def _checkpoint_card(path: Path) -> str | None:
         ) from None
     except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    card = checkpoint.get("workbench") if isinstance(checkpoint, dict) else None
-    return str(card) if card is not None else None

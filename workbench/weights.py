@@ -24,7 +24,7 @@ from torch import nn
 from workbench import __version__
 from workbench.data.packing import Packing
 from workbench.errors import InputError
-from workbench.header import FORMAT, read_card
+from workbench.header import FORMAT, look_into, read_card
 
 
 def describe(value: Any) -> Any:
@@ -136,6 +136,24 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> tuple[Any, dict[str, 
     return task.eval(), card
 
 
+def load_published(network: nn.Module, path: str | Path) -> nn.Module:
+    """Fill a network with published weights: safetensors, or a state dict saved by torch.save.
+
+    The state dict may lie under ``state_dict`` or ``model_state``, beside that of an optimiser, which is not read.
+    A network that was built on the meta device takes the tensors of the file as they are, mapped into memory.
+
+    Returns:
+        the network.
+
+    Raises:
+        InputError: there is no such file, it is damaged or would run code, or it belongs to another network.
+    """
+    path = Path(path)
+    look_into(path)
+    fill(network, read_state(path), str(path))
+    return network
+
+
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a weights file, by name; nothing in the file is executed."""
     if path.suffix == ".safetensors":
@@ -143,18 +161,22 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
         return load_file(path)
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return content.get("state_dict", content)
+    return next((content[key] for key in ("state_dict", "model_state") if key in content), content)
 
 
 def fill(network: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Load `state` into `network`, strictly.
+    """Load `state` into `network`, strictly, in the form in which the network takes it.
 
     Raises:
         InputError: names or shapes differ; the first differences are listed.
     """
     own = network.state_dict()
-    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     unlike = [k for k in own if k in state and own[k].shape != state[k].shape]
+    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if not unlike:
+        # a network may translate published names as it loads, so what it says counts
+        left = network.load_state_dict(state, strict=False, assign=any(v.is_meta for v in own.values()))
+        missing, foreign = left.missing_keys, left.unexpected_keys
     if missing or foreign or unlike:
         parts = []
         if missing:
@@ -165,7 +187,6 @@ def fill(network: nn.Module, state: dict[str, torch.Tensor], where: str) -> None
         raise InputError(
             f"the weights in {where} belong to another model than {type(network).__name__}: " + "; ".join(parts)
         )
-    network.load_state_dict(state)
 
 
 def export(task: Any, path: str | Path, card: dict[str, Any], overwrite: bool = False) -> Path:

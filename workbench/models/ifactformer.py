@@ -12,6 +12,7 @@ from workbench.errors import InputError
 from workbench.models.base import Network
 from workbench.models.ifactformer_axes import AxisFeatures, AxisKernel, axis_means
 from workbench.models.ifactformer_mixing import Layout, mix
+from workbench.models.layers import autocast_type
 
 AXES = "xyz"
 CHANNEL_BOX = (4 * pi, 2.0, 4 * pi / 3)
@@ -186,10 +187,7 @@ def check_sizes(
 
 def product_type(x: Tensor) -> torch.dtype | None:
     """Return the type that autocast asks for, or None without autocast."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return None
-    dtype = torch.get_autocast_dtype(kind)
+    dtype = autocast_type(x)
     if dtype == torch.float16:
         raise InputError(
             "IFactFormer cannot run in float16: its kernels start at about 1e-5, which float16 does not resolve. "

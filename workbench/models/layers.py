@@ -67,6 +67,12 @@ def pointwise(layer: nn.Module, x: Float[Tensor, "b c n"]) -> Float[Tensor, "b d
     return torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(x), -1, -1), x)
 
 
+def autocast_type(x: Tensor) -> torch.dtype | None:
+    """Return the type that autocast asks for on the device of ``x``, or None without autocast."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
 class SpectralConv(nn.Module):
     r"""Convolution whose kernel is given by its lowest Fourier modes.
 
