@@ -97,7 +97,7 @@ def test_lookup_is_lazy_where_chunks_are_given_and_equal():
 def test_blocks_do_not_matter(monkeypatch):
     record = daily(np.random.default_rng(2).normal(size=(800, 3)))
     once = fit_climatology(record, ["u"], whole(record))
-    monkeypatch.setattr("workbench.data.blocks.BLOCK_BYTES", 24 * 7)
+    monkeypatch.setattr("workbench.data.slot_means.PIECE_BYTES", 24 * 7)
     np.testing.assert_allclose(fit_climatology(record.chunk(time=5), ["u"], whole(record)).u, once.u, rtol=1e-12)
 
 

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,14 @@ def test_every_difference_is_named(record, change, sentence):
     assert any(sentence in s for s in found), found
 
 
+def test_longitudes_from_another_meridian_come_with_the_way_back(record):
+    world = record.assign_coords(lon=("lon", 45.0 * np.arange(8) - 180, record.lon.attrs))
+    other = world.assign_coords(lon=("lon", world.lon.values % 360, world.lon.attrs)).sortby("lon")
+    found = RecordSpec.of(world, ["slp"]).differences(RecordSpec.of(other, ["slp"]))
+    assert found[0].startswith("axis 'lon' counts the same meridians 0..315, expected -180..135: ds.assign_coords(")
+    xr.testing.assert_equal(eval(found[0].partition(": ")[2], {"ds": other}), world)
+
+
 def test_a_stretched_axis_is_told_from_a_uniform_one(record):
     spec = RecordSpec.of(record, ["slp"])
     stretched = record.assign_coords(lat=70 - 40 * np.linspace(0, 1, 6) ** 2)
@@ -74,7 +83,6 @@ def test_time_that_does_not_increase_is_an_error(record):
 
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=6), st.sampled_from([0.1, 1.0, 3600.0]))
 def test_segments_partition_the_time_axis(lengths, step):
-    import xarray as xr
 
     runs = [np.arange(n) for n in lengths]
     time, start = [], 0.0

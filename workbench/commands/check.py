@@ -110,7 +110,7 @@ def _gap(config: DataConfig, parts: Any) -> Finding:
 
 def _chunks(config: DataConfig, seen: Any) -> Iterator[Finding]:
     """Bytes that one window must read against bytes that it uses."""
-    span = seen.windows["train"].span
+    span, states = seen.windows["train"].span, config.history + config.horizon
     used = read = 0.0
     for name in config.variables():
         array = seen.dataset[name]
@@ -119,9 +119,10 @@ def _chunks(config: DataConfig, seen: Any) -> Iterator[Finding]:
             continue
         per_step = array.nbytes / array.sizes["time"] / array.sizes.get("trajectory", 1)
         chunk = dict(zip(array.dims, stored, strict=True))
-        touched = min((span - 2) // chunk["time"] + 2, -(-array.sizes["time"] // chunk["time"])) if span > 1 else 1
+        crossed = (span - 2) // chunk["time"] + 2 if span > 1 else 1
+        touched = min(crossed, states, -(-array.sizes["time"] // chunk["time"]))
         read += per_step * chunk["time"] * touched * chunk.get("trajectory", 1)
-        used += per_step * (config.history + config.horizon)
+        used += per_step * states
     if not used:
         return
     ratio = read / used

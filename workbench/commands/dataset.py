@@ -16,7 +16,11 @@ HELP = """
   workbench dataset info kolmogorov_flow/tiny       variables, grid, time step, chunks, provenance (or any path)
   workbench dataset verify kolmogorov_flow/tiny     compare every file with its checksum
   workbench dataset statistics -c kolmogorov/fno    mean, deviation, tendency, quantiles of the training split
+  workbench dataset climatology -c slp.yaml         mean by day of the year and hour, and its anomalies' variance
   workbench dataset rechunk slp.nc slp.zarr         copy into the layout that training reads fastest
+
+climatology is that of data.state over the training split, or with --years over some of its years (then -o says where):
+a 61-day window with quadratic weights. Without -o it lies beside the record, where data.climatology: fit finds it.
 
 rechunk takes any record: a Zarr store, a NetCDF file, a glob, an address. It reads and writes region by region and
 never takes more than --memory. Stopped at any moment, the same command goes on. What was written is compared with what
@@ -47,7 +51,15 @@ def main(argv: list[str]) -> int:
     summary = actions.add_parser("statistics", help="of the training split of an experiment", allow_abbrev=False)
     summary.add_argument("-c", "--config", action="append", default=[], metavar="EXPERIMENT", help="name or YAML file")
     _add_dask(summary)
+    means = actions.add_parser("climatology", help="of the training split of an experiment", allow_abbrev=False)
+    means.add_argument("-c", "--config", action="append", default=[], metavar="EXPERIMENT", help="name or YAML file")
+    means.add_argument("-o", "--output", metavar="STORE", help="the new Zarr store (default: beside the record)")
+    means.add_argument("--years", nargs=2, type=int, metavar=("FIRST", "LAST"), help="of the training split, inclusive")
+    means.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    _add_dask(means)
     options, rest = parser.parse_known_args(argv)
+    if options.action == "climatology":
+        return _climatology(options, rest)
     if options.action == "statistics":
         return _statistics(options, rest)
     if rest:
@@ -169,6 +181,38 @@ def _statistics(options: argparse.Namespace, overrides: list[str]) -> int:
     print(f"{record.encoding['source']}: training split, {found.period}\n")
     print(table(found, {name: str(record[name].attrs.get("units", "")) for name in found.variables}))
     print(f"\nkept in {statistics_path(record, found.key)}")
+    return 0
+
+
+def _climatology(options: argparse.Namespace, overrides: list[str]) -> int:
+    from workbench import experiment as experiments
+    from workbench.data.climatology_store import climatology_path, write_climatology
+    from workbench.data.store import open_data, refuse_existing
+    from workbench.data.windows import parts
+    from workbench.progress import bar
+
+    if options.years and not options.output:
+        raise InputError(
+            "--years makes a climatology of its own: say where with -o STORE, then data.climatology: STORE"
+        )
+    config = experiments.load(options.config, overrides).data
+    record = open_data(config)
+    train = parts(record, config)["train"]
+    if options.years:
+        train = train.in_years(record, *options.years)
+    path = Path(options.output) if options.output else climatology_path(record, config, train)
+    refuse_existing(path, options.overwrite)
+    with _cluster(options.dask), bar("climatology") as progress:
+        write_climatology(
+            record,
+            config.state,
+            train,
+            path,
+            missing=config.missing,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    print(f"{record.encoding['source']}: climatology of {train.label(record)}\nwrote {path}")
     return 0
 
 

@@ -77,13 +77,15 @@ def from_file(
     Raises:
         InputError: the input is not what the model was trained for.
     """
+    from workbench.data.derived import with_derived
     from workbench.data.spec import TIME, TRAJECTORY, segments
     from workbench.data.store import open_record, refuse_existing
     from workbench.header import read_card
 
     refuse_existing(Path(output), overwrite)
     card = read_card(weights)
-    record = open_record(source)
+    needed = [name for group in card["packing"]["groups"].values() for name in group["variables"]]
+    record = with_derived(open_record(source), needed)
     if TIME not in record.dims:
         raise InputError(f"{source} has no time dimension: expected states in time to start from")
     stride, history = int(card.get("stride", 1)), int(card["packing"]["history"])

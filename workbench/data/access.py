@@ -17,6 +17,7 @@ import xarray as xr
 from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 from workbench.data.layouts import UnknownLayout, hdf5_chunks, zarr_chunks
+from workbench.data.readers import merra2
 from workbench.data.remote import Unreachable, connect
 from workbench.data.remote_chunks import RemoteStore
 from workbench.data.sources import Axes, ChunkSource, ConsecutiveFiles, SlabSource, Source, Unpacking
@@ -67,6 +68,8 @@ def _open(array: xr.DataArray, path: str, crop: Crop, store: str | RemoteStore) 
         return _from_dataset(array)
     if any(c in path for c in "*?["):
         return _from_files(array, path, crop)
+    if merra2.is_folder(path):
+        return merra2.folder_source(array, path, crop)
     try:
         if "_Unsigned" in array.encoding:
             raise UnknownLayout("attribute _Unsigned")

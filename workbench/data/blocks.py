@@ -71,7 +71,7 @@ def read_block(
     Raises:
         InputError: a value is not finite while `missing` is ``error``; a chunk is damaged.
     """
-    chosen = record[list(names)].isel({TIME: _as_slice(time)})
+    chosen = record[list(names)].isel({TIME: as_slice(time)})
     if TRAJECTORY in record.dims:
         chosen = chosen.isel({TRAJECTORY: trajectory})
     with naming_bad_chunks(record):
@@ -81,7 +81,8 @@ def read_block(
     return Block({name: _as_array(loaded[name]) for name in names}, time, trajectory, own)
 
 
-def _as_slice(time: np.ndarray) -> slice | np.ndarray:
+def as_slice(time: np.ndarray) -> slice | np.ndarray:
+    """Rising indices as a slice, where they have no gap."""
     contiguous = len(time) and time[-1] - time[0] + 1 == len(time)
     return slice(int(time[0]), int(time[-1]) + 1) if contiguous else time
 

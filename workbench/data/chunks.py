@@ -301,16 +301,25 @@ class Shards:
         return -1 if found is None else found[0].read(buffers, found[1], found[2])
 
 
+@lru_cache(OPEN_FILES)
+def _kept_open(path: str, modified: int) -> OpenFile:
+    """A file that several tables share; `modified` tells it from one that was at the same place before."""
+    return OpenFile(path)
+
+
 class Extents:
-    """One file with a table of where each chunk lies in it: HDF5."""
+    """One file with a table of where each chunk lies in it: HDF5.
+
+    Of many such tables only `OPEN_FILES` files stay open.
+    """
 
     def __init__(self, path: str, offsets: np.ndarray, sizes: np.ndarray) -> None:
-        self._file = OpenFile(path)
+        self._path, self._modified = path, os.stat(path).st_mtime_ns
         self._offsets, self._sizes = offsets, sizes
 
     def path(self, index: Index) -> str:
         """The file that holds a chunk."""
-        return self._file.path
+        return self._path
 
     def size(self, index: Index) -> int:
         """Stored bytes of a chunk."""
@@ -319,4 +328,6 @@ class Extents:
     def read(self, index: Index, buffers: list[Any]) -> int:
         """Fill `buffers` with the bytes of a chunk."""
         offset = int(self._offsets[index])
-        return -1 if offset < 0 else self._file.read(buffers, offset, int(self._sizes[index]))
+        if offset < 0:
+            return -1
+        return _kept_open(self._path, self._modified).read(buffers, offset, int(self._sizes[index]))

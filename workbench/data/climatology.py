@@ -15,14 +15,15 @@ zero at the first days outside the window.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from workbench.data.blocks import blocks
-from workbench.data.spec import TIME, TRAJECTORY
+from workbench.data.slot_means import field_dims, slot_means
+from workbench.data.spec import ANOMALY_VARIANCE, TIME
 from workbench.data.windows import Part
 from workbench.errors import InputError
 
@@ -41,9 +42,10 @@ def window_weights() -> np.ndarray:
 
 
 def fit_climatology(record: xr.Dataset, names: Sequence[str], part: Part, missing: str = "error") -> xr.Dataset:
-    """Climatology of the variables `names` over the training part, in one pass over it.
+    """Climatology of the variables `names` over the training part, in one pass over it, by dask.
 
-    Takes the memory of two fields of float64 per day of the year and hour.
+    Takes the memory of its result, a field of float64 per day of the year and hour; for records of which that is too
+    much, `workbench.data.climatology_store` writes it as it comes.
 
     Args:
         record: the whole record.
@@ -58,27 +60,85 @@ def fit_climatology(record: xr.Dataset, names: Sequence[str], part: Part, missin
     Raises:
         InputError: the part is not the training part, or values are missing while `missing` is ``error``.
     """
-    if part.name != "train":
-        raise InputError(f"a climatology must come from the train split, not from '{part.name}'")
-    calendar = np.issubdtype(record[TIME].dtype, np.datetime64)
-    hours = _hours_of_day(part.select(record)[TIME]) if calendar else np.zeros(1)
-    slots = _slots(record[TIME], hours) if calendar else np.zeros(record.sizes[TIME], dtype=np.int64)
-    window = window_weights() if calendar else np.ones((1, 1))
-    shape = (len(window), len(hours))
-    sums, counts = _sums_per_slot(record, names, part, slots, shape[0] * shape[1], missing)
-    fields = {name: _smooth(window, sums[name], counts[name], shape) for name in names}
-    dims = ("dayofyear", "hour") if len(hours) > 1 else ("dayofyear",) if calendar else ()
-    keep = (slice(None),) * len(dims) + (0,) * (2 - len(dims))
-    states = np.bincount(slots[_indices(part)], minlength=shape[0] * shape[1]).reshape(shape) * len(part.trajectories)
-    coords: dict[str, Any] = {
-        "dayofyear": ("dayofyear", np.arange(1, DAYS + 1), {"long_name": "day of the year", "units": "1"}),
-        "hour": ("hour", hours, {"long_name": "time of day", "units": "h"}),
-    }
-    found = xr.Dataset(
-        {n: _like(record[n], dims, fields[n][keep]) for n in names}, coords={d: coords[d] for d in dims}
-    ).assign_coords(states=(dims, ((window > 0) @ states)[keep]))
-    definition = CALENDAR_DEFINITION if calendar else CONSTANT_DEFINITION
-    return found.assign_attrs(definition=definition, **_provenance(record, part))
+    table = Table.of(record, part)
+    fields = {}
+    for name in names:
+        dims = field_dims(record[name])
+        mean = np.empty((*table.shape, *(record.sizes[d] for d in dims)))
+        for found in slot_means(record, name, part, table.slots, table.window, missing=missing):
+            mean[found.days, found.hours] = found.mean
+        fields[name] = table.labelled(record[name], mean)
+    return xr.Dataset(fields).assign_coords(table.coordinates(part)).assign_attrs(table.attributes(record, part))
+
+
+@dataclass(frozen=True)
+class Table:
+    """The slots of a climatology: days of the year and times of day, or one slot for a record without dates.
+
+    Attributes:
+        calendar: whether the record has dates.
+        hours: times of day.
+        slots: ``int64[time, 2]``, day and hour, from 0, of each step of the record.
+        window: weight of one day in the climatology of another, ``float64[day, day]``.
+    """
+
+    calendar: bool
+    hours: np.ndarray
+    slots: np.ndarray
+    window: np.ndarray
+
+    @classmethod
+    def of(cls, record: xr.Dataset, part: Part) -> Table:
+        """The table of a record whose climatology is fitted on `part`.
+
+        Raises:
+            InputError: the part is not the training part.
+        """
+        if part.name != "train":
+            raise InputError(f"a climatology must come from the train split, not from '{part.name}'")
+        if not np.issubdtype(record[TIME].dtype, np.datetime64):
+            return cls(False, np.zeros(1), np.zeros((record.sizes[TIME], 2), np.int64), np.ones((1, 1)))
+        hours = _hours_of_day(part.select(record)[TIME])
+        slots = np.stack(np.divmod(_slots(record[TIME], hours), len(hours)), axis=-1)
+        return cls(True, hours, slots, window_weights())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Days and hours."""
+        return len(self.window), len(self.hours)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dims of a climatology besides those of a field."""
+        return ("dayofyear", "hour") if len(self.hours) > 1 else ("dayofyear",) if self.calendar else ()
+
+    def labelled(self, array: xr.DataArray, values: Any) -> xr.DataArray:
+        """``values[day, hour, *field]`` of the variable `array`, with its attributes, in the order of its dims."""
+        dims = field_dims(array)
+        values = values[(slice(None),) * len(self.dims) + (0,) * (2 - len(self.dims))]
+        coords = {d: array[d] for d in dims if d in array.coords}
+        named = xr.DataArray(values, dims=(*self.dims, *dims), coords=coords, attrs=array.attrs)
+        return named.transpose(*self.dims, *(d for d in array.dims if d in dims))
+
+    def coordinates(self, part: Part) -> dict[str, Any]:
+        """Labels of the slots, and how many states of `part` are behind each mean."""
+        found: dict[str, Any] = {
+            "dayofyear": ("dayofyear", np.arange(1, DAYS + 1), {"long_name": "day of the year", "units": "1"}),
+            "hour": ("hour", self.hours, {"long_name": "time of day", "units": "h"}),
+        }
+        times = np.concatenate([np.arange(lo, hi) for lo, hi in part.runs])
+        states = np.zeros(self.shape, np.int64)
+        np.add.at(states, tuple(self.slots[times].T), len(part.trajectories))
+        behind = (self.window > 0).astype(np.int64) @ states
+        kept = behind[(slice(None),) * len(self.dims) + (0,) * (2 - len(self.dims))]
+        return {**{d: found[d] for d in self.dims}, "states": (self.dims, kept)}
+
+    def attributes(self, record: xr.Dataset, part: Part) -> dict[str, Any]:
+        """What the climatology is and what it was fitted on."""
+        return {
+            "definition": CALENDAR_DEFINITION if self.calendar else CONSTANT_DEFINITION,
+            **_provenance(record, part),
+        }
 
 
 def climatology_at(
@@ -98,7 +158,8 @@ def climatology_at(
         InputError: no training state lies within 30 days of the day of the year, or at the time of day.
     """
     if "dayofyear" not in climatology.dims:
-        return climatology.drop_vars("states", errors="ignore")
+        aside = [n for n in climatology.variables if n == "states" or str(n).endswith(ANOMALY_VARIANCE)]
+        return climatology.drop_vars(aside)
     hours = climatology["hour"].values if "hour" in climatology.dims else np.zeros(1)
     index = _slots(valid_time, hours)
     if "states" in climatology.coords and not climatology["states"].values.ravel()[index].all():
@@ -115,6 +176,8 @@ def climatology_at(
     )
     fields = {}
     for name, array in climatology.data_vars.items():
+        if str(name).endswith(ANOMALY_VARIANCE):
+            continue
         space = [d for d in array.dims if d not in ("dayofyear", "hour")]
         sizes = {d: array.sizes[d] for d in space}
         table = array.transpose(*climatology["states"].dims, *space).values.reshape(-1, *sizes.values())
@@ -159,8 +222,25 @@ def refuse_leak(climatology: xr.Dataset, valid_time: xr.DataArray, trajectories:
         )
 
 
-def _indices(part: Part) -> np.ndarray:
-    return np.concatenate([np.arange(lo, hi) for lo, hi in part.runs])
+def slots_of(climatology: xr.Dataset, times: xr.DataArray) -> np.ndarray:
+    """Where in a climatology each time belongs, ``int64[*times, 2]``: positions along day of the year and hour.
+
+    -1 where the climatology has nothing; 0 along an axis that it does not have.
+
+    Raises:
+        InputError: it has other hours than `times`.
+    """
+    found = np.zeros((*times.shape, 2), np.int64)
+    if "dayofyear" not in climatology.dims:
+        return found
+    hours = climatology["hour"].values if "hour" in climatology.dims else np.zeros(1)
+    day, hour = np.divmod(_slots(times, hours), len(hours))
+    days = climatology["dayofyear"].values - 1
+    place = np.minimum(np.searchsorted(days, day), len(days) - 1)
+    states = climatology["states"].values.reshape(len(days), len(hours))
+    known = (days[place] == day) & (states[place, hour] > 0)
+    found[..., 0], found[..., 1] = np.where(known, place, -1), np.where(known, hour, -1)
+    return found
 
 
 def _hours_of_day(time: xr.DataArray) -> np.ndarray:
@@ -188,42 +268,6 @@ def _slots(times: xr.DataArray, hours: np.ndarray) -> np.ndarray:
             "one time of day are compared with means of that time; train on a record with the same hours"
         )
     return np.asarray(day * len(hours) + hour, dtype=np.int64)
-
-
-def _sums_per_slot(
-    record: xr.Dataset, names: Sequence[str], part: Part, slots: np.ndarray, rows: int, missing: str
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Sum and number of the training states of each slot, ``[slot, *space]``; numbers vary over space under a mask."""
-    grids = {n: [record.sizes[d] for d in record[n].dims if d not in (TIME, TRAJECTORY)] for n in names}
-    sums = {n: np.zeros((rows, *grid)) for n, grid in grids.items()}
-    counts = {n: np.zeros((rows, *(grid if missing == "mask" else [1] * len(grid)))) for n, grid in grids.items()}
-    for block in blocks(record, names, part, missing=missing):
-        here = slots[block.time]
-        for name, values in block.values.items():
-            for slot in np.unique(here):
-                total, number = _sum_and_number(values[:, here == slot], missing)
-                sums[name][slot] += total
-                counts[name][slot] += number
-    return sums, counts
-
-
-def _sum_and_number(states: np.ndarray, missing: str) -> tuple[np.ndarray, np.ndarray | int]:
-    if missing != "mask":
-        return states.sum((0, 1)), states.shape[0] * states.shape[1]
-    valid = np.isfinite(states)
-    return np.where(valid, states, 0.0).sum((0, 1)), valid.sum((0, 1))
-
-
-def _smooth(window: np.ndarray, sums: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Weighted mean over the window of days, ``[day, hour, *space]``; NaN where no state was seen."""
-    total, number = (np.tensordot(window, a.reshape(*shape, *a.shape[1:]), 1) for a in (sums, counts))
-    return np.divide(total, number, out=np.full_like(total, np.nan), where=np.broadcast_to(number > 0, total.shape))
-
-
-def _like(array: xr.DataArray, dims: tuple[str, ...], values: np.ndarray) -> xr.DataArray:
-    grid = [d for d in array.dims if d not in (TIME, TRAJECTORY)]
-    coords = {d: array[d] for d in grid if d in array.coords}
-    return xr.DataArray(values, dims=(*dims, *grid), coords=coords, attrs=array.attrs)
 
 
 def _provenance(record: xr.Dataset, part: Part) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Literal
 from workbench.errors import InputError
 
 Bound = float | str
+FIT = "fit"
+"""Instead of the path of a climatology: fit one."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +50,33 @@ class DataConfig:
     """Which record, which variables in which part they play, which windows of it make a sample.
 
     Args:
-        record: a recipe (``kolmogorov_flow/tiny``), a Zarr store, a NetCDF file, a glob of NetCDF files, or an
-            ``s3://``, ``gs://`` or ``https://`` address of one of them.
+        record: a recipe (``kolmogorov_flow/tiny``), a Zarr store, a NetCDF file, a glob of NetCDF files, an ``s3://``,
+            ``gs://`` or ``https://`` address of one of them, or a folder of published MERRA-2 files.
         state: variables that the model takes in and predicts, in channel order.
-        forcing: variables known in the future (loads, calendar), input only.
-        static: variables without time (land mask, material), input only.
+        forcing: variables known in the future (loads), input only; ``cos_day_of_year`` and others follow from the dates
+            (`workbench.data.derived`).
+        static: variables without time (land mask, material), input only; ``latitude_radians`` and others follow from
+            the grid.
         diagnostic: variables that are predicted and not fed back (stress).
         history: number of states that the model sees.
         horizon: number of future states in a training sample; over 1, training is unrolled.
         validation_horizon: number of future states in a validation sample; by default as `horizon`.
         stride: record steps between two states.
         every: record steps between the starts of two samples.
+        input_deltas: record steps between two input states, of which each sample draws one; by default `stride`.
+        leads: record steps from the latest input to the target (and on to the next), of which each sample draws one; 0
+            asks for the latest input itself. By default `stride`. With either of the two, batches say what was drawn.
+        climatology: ``fit`` (on the training split, once, kept beside the record), or a store or folder that holds one;
+            batches then hold the climatology of the state at the times of the targets.
+        leaky_climatology: take a climatology although it was fitted on states of the validation or test split.
         units: units of variables whose file does not say them, ``{slp: Pa}``.
         crop: index range per dimension, ``{lat: [0, 16]}``, applied when the record is opened.
         split: which part trains, validates, tests.
         gaps: what a gap in the time axis does: ``error``, or ``split`` (no window crosses it).
         missing: what a missing value does: ``error``, or ``mask`` (a mask channel per input channel, and a
             loss over valid points only).
-        normalise: ``standard`` (mean and standard deviation of the training split, per channel) or ``none``.
+        normalise: ``standard`` (mean and standard deviation of the training split, per channel), ``none``, or
+            ``published`` (the files ``musigma_*.nc`` in the folder `climatology`).
         damaged: what a damaged chunk met in training does: ``stop``, or ``skip`` (samples that touch it are replaced by
             others, and counted).
         batch_size: samples per batch and device.
@@ -87,13 +98,17 @@ class DataConfig:
     validation_horizon: int | None = None
     stride: int = 1
     every: int = 1
+    input_deltas: tuple[int, ...] = ()
+    leads: tuple[int, ...] = ()
+    climatology: str | None = None
+    leaky_climatology: bool = False
     units: dict[str, str] = field(default_factory=dict)
     crop: dict[str, tuple[int, int]] = field(default_factory=dict)
     split: Split = field(default_factory=Split)
     gaps: Literal["error", "split"] = "error"
     missing: Literal["error", "mask"] = "error"
     damaged: Literal["stop", "skip"] = "stop"
-    normalise: Literal["standard", "none"] = "standard"
+    normalise: Literal["standard", "none", "published"] = "standard"
     batch_size: int = 8
     shuffle: Literal["block", "full", "none"] = "block"
     threads: int = 2
@@ -107,6 +122,13 @@ class DataConfig:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise InputError(f"data.{name} is {getattr(self, name)}: expected at least {minimum}")
+        for name, least_step in (("input_deltas", 1), ("leads", 0)):
+            if min(getattr(self, name), default=least_step) < least_step:
+                raise InputError(f"data.{name} is {list(getattr(self, name))}: expected steps of at least {least_step}")
+        if self.input_deltas and self.history < 2:
+            raise InputError(f"data.input_deltas lie between inputs, data.history is {self.history}: set it to 2")
+        if self.normalise == "published" and self.climatology in (None, FIT):
+            raise InputError("data.normalise is published: data.climatology must name the folder of published files")
         if self.remote_cache_gb <= 0:
             raise InputError(f"data.remote_cache_gb is {self.remote_cache_gb}: expected more than 0")
         seen: dict[str, str] = {}

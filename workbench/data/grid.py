@@ -20,6 +20,11 @@ def is_latitude(axis: Axis) -> bool:
     return axis.units in ("degrees_north", "degree_north", "degreesN") or axis.name in ("lat", "latitude")
 
 
+def is_longitude(axis: Axis) -> bool:
+    """Whether an axis is longitude in degrees, by its CF units or its usual names."""
+    return axis.units in ("degrees_east", "degree_east", "degreesE") or axis.name in ("lon", "longitude")
+
+
 def axis_weights(axis: Axis, kind: Weighting = "auto") -> xr.DataArray | None:
     """Weights along one axis, or None where they are uniform.
 

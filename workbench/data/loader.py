@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from workbench.data.ahead import Batch, Buffers, ReadAhead, ReadNow
-from workbench.data.order import Progress, Shuffle, steps_per_epoch
+from workbench.data.climatology_reader import ClimatologyReader
+from workbench.data.order import Progress, Shuffle, draw_timings, steps_per_epoch
 from workbench.data.reader import Missing, WindowReader
 from workbench.data.windows import Windows
 from workbench.errors import DamagedChunk, InputError
@@ -35,7 +36,9 @@ class WindowLoader:
     """Iterates over windows of a record in batches, one epoch per ``iter()``.
 
     A batch is a dict: role -> ``float32[b, t, c, *space]`` in physical units (static: ``float32[b, c, *space]``), and
-    ``index`` -> ``int64[b]``, the numbers of the windows.
+    ``index`` -> ``int64[b]``, the numbers of the windows. Where samples draw their timing, ``input_delta`` and
+    ``lead_time`` are ``float32[b]``, in hours. Where there is a climatology, ``climatology`` is that of the state at
+    the times of the targets, ``float32[b, horizon, c, *space]``.
 
     Every ``iter()`` runs the next epoch, whether or not the one before was run to its end. After `load_state_dict` the
     next ``iter()`` goes on behind the last batch that was delivered before `state_dict`, with the same batches to
@@ -55,6 +58,7 @@ class WindowLoader:
             one that touches it (of the next good one of the epoch, where the whole batch does). So every rank runs the
             same number of batches, and which sample stands in for which depends on the order and the damage alone.
         pin: whether buffers lie in page-locked memory; by default if there is a GPU.
+        climatology: reader of the climatology.
 
     Attributes:
         waited: seconds that the consumer stood waiting for batches.
@@ -79,6 +83,7 @@ class WindowLoader:
         missing: Missing = "error",
         damaged: Literal["stop", "skip"] = "stop",
         pin: bool | None = None,
+        climatology: ClimatologyReader | None = None,
     ) -> None:
         self.reader, self.windows, self.batch_size = reader, windows, batch_size
         self.rank, self.world_size, self.prefetch, self.missing = rank, world_size, prefetch, missing
@@ -89,6 +94,9 @@ class WindowLoader:
         self._pending = True  # the epoch of `_progress` has not begun, or is to go on where it was left
         largest = min(max(batch_size, 2), len(windows))
         shapes = {role: reader.buffer_shape(role, windows, largest) for role in reader.roles}
+        self.climatology = climatology
+        if climatology:
+            shapes["climatology"] = climatology.buffer_shape(windows, largest)
         self._buffers = Buffers(shapes, torch.cuda.is_available() if pin is None else pin)
         self.waited = self._elapsed = 0.0
 
@@ -134,7 +142,8 @@ class WindowLoader:
             self._progress = self._epoch_number(self.epoch + 1)
             order, edges = self._progress.left(self.windows, self.batch_size, self.rank, self.world_size)
         keep = self._progress.shuffle != "full"  # in random order, what was just decoded is not needed soon
-        ahead = self._reading(lambda k: self._start(order, edges[k], edges[k + 1], keep), len(edges) - 1)
+        windows = draw_timings(self.windows, self._progress.shuffle, self._progress.seed, self._progress.epoch)
+        ahead = self._reading(lambda k: self._start(windows, order, edges[k], edges[k + 1], keep), len(edges) - 1)
         delivered = time.perf_counter()
         try:
             for k in range(len(edges) - 1):
@@ -156,16 +165,21 @@ class WindowLoader:
             return ReadNow(start)
         return ReadAhead(start, count, self.prefetch, overlap=self.reader.overlap(self.windows, self.batch_size))
 
-    def _start(self, order: np.ndarray, lo: int, hi: int, keep: bool) -> Callable[[], Batch]:
+    def _start(self, windows: Windows, order: np.ndarray, lo: int, hi: int, keep: bool) -> Callable[[], Batch]:
         indices = order[lo:hi].copy()
         arrays = self._buffers.lend(len(indices))
         damage: DamagedChunk | None = None
+        climate = self._start_climatology(windows, indices, arrays)
         try:
-            wait = self.reader.start(self.windows, indices, arrays, missing=self.missing, keep=keep)
+            wait = self.reader.start(windows, indices, arrays, missing=self.missing, keep=keep)
         except DamagedChunk as error:
             damage = error
+        except BaseException:
+            climate()
+            raise
 
         def finish() -> Batch:
+            replaced = False
             try:
                 if damage is not None:
                     raise damage
@@ -173,11 +187,24 @@ class WindowLoader:
             except DamagedChunk:
                 if self.damaged == "stop":
                     raise
-                self._replace_damaged(indices, np.concatenate([order[hi:], order[:lo]]), arrays)
+                others = np.concatenate([order[hi:], order[:lo]])
+                self._replace_damaged(windows, indices, others, arrays)
+                replaced = True
+            finally:
+                climate()
+            if replaced:
+                self._start_climatology(windows, indices, arrays)()
             batch = {role: torch.from_numpy(array) for role, array in arrays.items()}
-            return {**batch, "index": torch.from_numpy(indices)}
+            return {**batch, **_timing(windows, indices), "index": torch.from_numpy(indices)}
 
         return finish
+
+    def _start_climatology(
+        self, windows: Windows, indices: np.ndarray, arrays: Mapping[str, np.ndarray]
+    ) -> Callable[[], None]:
+        if self.climatology is None:
+            return lambda: None
+        return self.climatology.start(windows, indices, arrays["climatology"])
 
     # ------------------------------------------------------------------------------------------ damage
 
@@ -186,11 +213,13 @@ class WindowLoader:
         """A reader that no other read can fail: of two that share chunks in memory, damage to one stops both."""
         return self.reader.plain()
 
-    def _replace_damaged(self, indices: np.ndarray, others: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+    def _replace_damaged(
+        self, windows: Windows, indices: np.ndarray, others: np.ndarray, arrays: Mapping[str, np.ndarray]
+    ) -> None:
         """Read a batch sample by sample, and put good samples, of the batch or else of `others`, for damaged ones."""
-        good = [row for row in range(len(indices)) if self._is_good(indices[row], row, arrays)]
+        good = [row for row in range(len(indices)) if self._is_good(windows, indices[row], row, arrays)]
         if not good:
-            indices[0] = next((other for other in others if self._is_good(other, 0, arrays)), -1)
+            indices[0] = next((other for other in others if self._is_good(windows, other, 0, arrays)), -1)
             if indices[0] < 0:
                 raise InputError(f"every sample is damaged: {next(iter(self.damage))}")
             good = [0]
@@ -200,11 +229,11 @@ class WindowLoader:
             for array in arrays.values():
                 array[row] = array[source]
 
-    def _is_good(self, window: int, row: int, arrays: Mapping[str, np.ndarray]) -> bool:
+    def _is_good(self, windows: Windows, window: int, row: int, arrays: Mapping[str, np.ndarray]) -> bool:
         """Whether one window could be read into a row."""
         rows = {role: array[row : row + 1] for role, array in arrays.items()}
         try:
-            self._alone.read(self.windows, np.array([window]), rows, missing=self.missing)
+            self._alone.read(windows, np.array([window]), rows, missing=self.missing)
         except DamagedChunk as error:
             if str(error) not in self.damage:
                 self.damage[str(error)] = None
@@ -227,8 +256,8 @@ class WindowLoader:
         if state["windows"] != self._fingerprint():
             raise InputError(
                 f"the checkpoint was written on {state['windows']}, the loader has {self._fingerprint()} (samples, "
-                "states per sample, stride, checksum of their starts): resume with the same record and data.split, "
-                "history, horizon, stride, every"
+                "states per sample, stride, checksums of their starts and timings): resume with the same record and "
+                "data.split, history, horizon, stride, every, input_deltas, leads"
             )
         progress = Progress.from_dict(dict(state["progress"]))
         progress.left(self.windows, self.batch_size, self.rank, self.world_size)
@@ -243,4 +272,15 @@ class WindowLoader:
 
     def _fingerprint(self) -> list[int]:
         w = self.windows
-        return [len(w), w.length, w.stride, zlib.crc32(w.start.tobytes(), zlib.crc32(w.trajectory.tobytes()))]
+        drawn = [] if w.timings is None else [zlib.crc32(w.timings.offsets.tobytes())]
+        starts = zlib.crc32(w.start.tobytes(), zlib.crc32(w.trajectory.tobytes()))
+        return [len(w), w.length, w.stride, starts, *drawn]
+
+
+def _timing(windows: Windows, indices: np.ndarray) -> Batch:
+    """Input delta and lead time of some windows, where they are drawn."""
+    if windows.timings is None or windows.drawn is None:
+        return {}
+    pair = windows.drawn[indices]
+    times = {"input_delta": windows.timings.input_delta[pair], "lead_time": windows.timings.lead_time[pair]}
+    return {name: torch.from_numpy(values) for name, values in times.items()}

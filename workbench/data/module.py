@@ -7,7 +7,10 @@ from typing import Any
 import pytorch_lightning as pl
 import xarray as xr
 
-from workbench.data.config import DataConfig
+from workbench.data.climatology_reader import ClimatologyReader
+from workbench.data.climatology_store import open_climatology, training_climatology
+from workbench.data.config import FIT, DataConfig
+from workbench.data.derived import is_derived
 from workbench.data.loader import WindowLoader
 from workbench.data.order import Shuffle, steps_per_epoch
 from workbench.data.packing import Packing
@@ -15,7 +18,7 @@ from workbench.data.reader import WindowReader
 from workbench.data.spec import segments
 from workbench.data.statistics import Statistics, fingerprint, training_statistics
 from workbench.data.store import open_data
-from workbench.data.windows import Part, Windows, lay_out, parts
+from workbench.data.windows import Part, Windows, parts, sample_windows
 
 
 class RecordDataModule(pl.LightningDataModule):
@@ -30,14 +33,19 @@ class RecordDataModule(pl.LightningDataModule):
         self.dataset: xr.Dataset | None = None
         self.packing: Packing | None = None
         self.statistics: Statistics | None = None
+        self.climatology: xr.Dataset | None = None
         self.parts: dict[str, Part] = {}
         self.reader: WindowReader | None = None
+        self.climatology_reader: ClimatologyReader | None = None
         self.loaders: dict[str, WindowLoader] = {}
 
     def prepare_data(self) -> None:
-        """Compute the statistics of the training split once, on one process."""
+        """Compute the statistics (and where asked the climatology) of the training split once, on one process."""
         dataset = open_data(self.config)
-        training_statistics(dataset, self.config, parts(dataset, self.config)["train"], progress=True)
+        train = parts(dataset, self.config)["train"]
+        training_statistics(dataset, self.config, train, progress=True)
+        if self.config.climatology == FIT:
+            training_climatology(dataset, self.config, train)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the record, lay out the splits and make the packing."""
@@ -46,14 +54,15 @@ class RecordDataModule(pl.LightningDataModule):
         self.dataset = open_data(self.config)
         self.parts = parts(self.dataset, self.config)
         self.statistics = training_statistics(self.dataset, self.config, self.parts["train"])
-        self.packing = Packing.fit(self.dataset, self.config, self.statistics)
+        if self.config.climatology is not None:
+            self.climatology = open_climatology(self.dataset, self.config, self.parts)
+        self.packing = Packing.fit(self.dataset, self.config, self.statistics, self.climatology)
 
     def windows(self, part: str) -> Windows:
         """The samples of one part."""
-        horizon = self.config.horizon
-        if part != "train" and self.config.validation_horizon:
-            horizon = self.config.validation_horizon
-        return lay_out(self.parts[part], self.config.history + horizon, self.config.stride, self.config.every)
+        if self.dataset is None:
+            raise RuntimeError("call setup() before asking for windows")
+        return sample_windows(self.dataset, self.parts[part], self.config)
 
     def optimiser_steps(self, trainer: pl.Trainer) -> int:
         """Optimiser steps of a whole training.
@@ -71,14 +80,24 @@ class RecordDataModule(pl.LightningDataModule):
         """A loader over one part, sharded over the ranks of the trainer."""
         if self.dataset is None:
             raise RuntimeError("call setup() before asking for a loader")
-        trainer = self.trainer
+        trainer, memory = self.trainer, self.config.cache * 2**20
+        if self.climatology is not None and self.climatology_reader is None:
+            memory //= 2
+            self.climatology_reader = ClimatologyReader(
+                self.climatology,
+                self.config.state,
+                self.dataset["time"],
+                self.config.history,
+                threads=self.config.threads,
+                cache_bytes=memory,
+            )
         if self.reader is None:  # one for all parts, so that decoded steps are kept in memory once
             self.reader = WindowReader(
                 self.dataset,
                 self.config.roles(),
                 crop=self.config.crop,
                 threads=self.config.threads,
-                cache_bytes=self.config.cache * 2**20,
+                cache_bytes=memory,
             )
         return WindowLoader(
             self.reader,
@@ -90,6 +109,7 @@ class RecordDataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
             missing=self.config.missing,
             damaged="stop" if part == "test" else self.config.damaged,
+            climatology=self.climatology_reader,
         )
 
     def train_dataloader(self) -> WindowLoader:
@@ -134,6 +154,15 @@ class RecordDataModule(pl.LightningDataModule):
             "statistics": {
                 name: {"mean": s.mean, "std": s.std, "minimum": s.minimum, "maximum": s.maximum}
                 for name, s in self.statistics.variables.items()
+                if not is_derived(self.dataset[name])
             },
+            "climatology": self._climatology_card(),
             "statistics_period": self.statistics.period,
         }
+
+    def _climatology_card(self) -> dict[str, str]:
+        """Where the climatology lies, and what it was fitted on; empty where there is none."""
+        if self.climatology is None:
+            return {}
+        period = str(self.climatology.attrs.get("fit_period", ""))
+        return {"record": str(self.climatology.encoding.get("source", "")), "period": period}

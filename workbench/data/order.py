@@ -31,6 +31,9 @@ Shuffle = Literal["block", "full", "none"]
 SPILL_SHARE = 4
 """A block is at least this many times as long as what its last windows reach into the next block."""
 
+TIMINGS_STREAM = 1
+"""Tells the random bits of timings from those of the order."""
+
 RESIDENT_BLOCKS = 8
 """Blocks that a group should have, before blocks are made longer than one chunk."""
 
@@ -122,6 +125,20 @@ def epoch_order(windows: Windows, shuffle: Shuffle, seed: int, epoch: int, block
     place[np.argsort(bits.random_raw(len(place)), kind="stable")] = np.arange(len(place))
     groups = -(-len(place) // blocks.resident)
     return np.lexsort((keys, place[block] * groups // len(place))).astype(np.int64)
+
+
+def draw_timings(windows: Windows, shuffle: Shuffle, seed: int, epoch: int) -> Windows:
+    """The windows of one epoch, each with one pair of input delta and lead time, all equally likely.
+
+    The draw of a window depends on ``(seed, epoch)`` and its number alone, so it is the same on any number of ranks and
+    after any interruption. In the order of the record (``none``), every epoch has the draws of the first: validation
+    losses stay comparable.
+    """
+    if windows.timings is None:
+        return windows
+    bits = np.random.Philox(np.random.SeedSequence([seed, 0 if shuffle == "none" else epoch, TIMINGS_STREAM]))
+    drawn = bits.random_raw(len(windows)) % np.uint64(len(windows.timings.offsets))
+    return replace(windows, drawn=drawn.astype(np.int64))
 
 
 def _block_numbers(windows: Windows, blocks: BlockPlan) -> np.ndarray:

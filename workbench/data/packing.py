@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.data.config import DataConfig
-from workbench.data.spec import LEVEL_NAMES, TIME, TRAJECTORY, RecordSpec
+from workbench.data.derived import is_derived
+from workbench.data.readers.merra2 import published_scalers
+from workbench.data.spec import ANOMALY_VARIANCE, LEVEL_NAMES, TIME, TRAJECTORY, RecordSpec
 from workbench.data.statistics import Statistics
 from workbench.errors import InputError
 
@@ -37,6 +39,8 @@ class ChannelGroup:
         shape: sizes of the space dims.
         mean, std: one number per channel; a constant channel has std 1.
         tendency_std: standard deviation of one step's change, per channel; 1 where there is none.
+        anomaly_std: root of the mean square of the anomaly from the climatology, per channel of the state where the
+            experiment has a climatology (1 where it is 0); empty elsewhere.
     """
 
     variables: tuple[str, ...]
@@ -46,6 +50,7 @@ class ChannelGroup:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tendency_std: tuple[float, ...]
+    anomaly_std: tuple[float, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -80,17 +85,30 @@ class Packing:
     period: str
 
     @classmethod
-    def fit(cls, dataset: xr.Dataset, config: DataConfig, statistics: Statistics) -> Packing:
+    def fit(
+        cls, dataset: xr.Dataset, config: DataConfig, statistics: Statistics, climatology: xr.Dataset | None = None
+    ) -> Packing:
         """Make the packing of an experiment from the record and the statistics of its training split.
 
+        Args:
+            dataset: the record.
+            config: the ``data:`` section.
+            statistics: of the training split.
+            climatology: whose anomalies are predicted, where the experiment names one.
+
         Raises:
-            InputError: variables of one role lie on different grids.
+            InputError: variables of one role lie on different grids, or published scalers lack a variable.
         """
         spec = RecordSpec.of(dataset, config.variables(), config.stride)
+        if config.normalise == "published":
+            statistics = _with_published_scalers(dataset, config, statistics)
         groups = {
-            role: _group(spec, names, statistics, config.normalise == "standard")
-            for role, names in config.roles().items()
+            role: _group(spec, names, statistics, config.normalise != "none") for role, names in config.roles().items()
         }
+        if climatology is not None:
+            variances = [climatology[n + ANOMALY_VARIANCE].values.ravel() for n in groups["state"].variables]
+            anomaly_std = tuple(float(v) or 1.0 for v in np.sqrt(np.concatenate(variances)))
+            groups["state"] = replace(groups["state"], anomaly_std=anomaly_std)
         return cls(spec, groups, config.history, config.missing, statistics.period)
 
     @property
@@ -231,3 +249,21 @@ def _group(spec: RecordSpec, names: Sequence[str], statistics: Statistics, stand
         columns["std"] = (1.0,) * len(columns["std"])
     shape = tuple(len(spec.axis(d).values) for d in space)
     return ChannelGroup(tuple(names), levels, space, shape, **columns)
+
+
+def _with_published_scalers(dataset: xr.Dataset, config: DataConfig, statistics: Statistics) -> Statistics:
+    """Means and standard deviations of the published files in place of those of the training split."""
+    scalers, found = published_scalers(str(config.climatology)), dict(statistics.variables)
+    for name in config.variables():
+        if is_derived(dataset[name]):
+            continue
+        if name not in scalers:
+            raise InputError(
+                f"the published scalers in {config.climatology} lack '{name}': set data.normalise: standard"
+            )
+        kept = {d: slice(*config.crop[d]) for d in scalers[name].dims if d in config.crop}
+        mean, std = (scalers[name].sel(statistic=s).isel(kept).values.ravel().tolist() for s in ("mean", "std"))
+        if len(mean) != len(found[name].mean):
+            raise InputError(f"'{name}' has {len(found[name].mean)} levels, the published scalers have {len(mean)}")
+        found[name] = replace(found[name], mean=mean, std=std)
+    return replace(statistics, variables=found)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from workbench.data.config import DataConfig
+from workbench.data.climatology_store import open_climatology
+from workbench.data.config import FIT, DataConfig
 from workbench.data.spec import TIME, RecordSpec
 from workbench.data.statistics import first_missing
 from workbench.data.store import naming_bad_chunks, open_data
-from workbench.data.windows import Part, Windows, lay_out, parts
+from workbench.data.windows import Part, Windows, parts, sample_windows
 from workbench.errors import DamagedChunk, InputError
 
 
@@ -34,10 +35,9 @@ def look(config: DataConfig) -> Look:
     dataset = open_data(config)
     spec = RecordSpec.of(dataset, config.variables(), config.stride)
     found = parts(dataset, config)
-    windows = {}
-    for name, part in found.items():
-        horizon = config.horizon if name == "train" else config.validation_horizon or config.horizon
-        windows[name] = lay_out(part, config.history + horizon, config.stride, config.every)
+    windows = {name: sample_windows(dataset, part, config) for name, part in found.items()}
+    if config.climatology not in (None, FIT):
+        open_climatology(dataset, config, found)
     _sample(dataset, config, found["train"])
     return Look(dataset, spec, found, windows)
 

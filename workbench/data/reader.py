@@ -205,7 +205,7 @@ class WindowReader:
         """
         indices = np.asarray(indices)
         trajectory = windows.trajectory[indices]
-        time = windows.start[indices][:, None] + windows.stride * np.arange(windows.length)
+        time = windows.times(indices)
         each = np.repeat(trajectory, windows.length)
         for role in self._channels:
             self._check_buffer(role, out, self.buffer_shape(role, windows, len(indices)))

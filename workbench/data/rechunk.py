@@ -32,7 +32,7 @@ import xarray as xr
 from workbench import __version__
 from workbench.allocator import return_freed_memory
 from workbench.data.rechunk_plan import PIECE_BYTES, Box, Plan, Sizes, boxes, grown, plans
-from workbench.data.spec import TIME, TRAJECTORY
+from workbench.data.spec import STEPS, TIME
 from workbench.data.statistics import fingerprint
 from workbench.data.store import is_zarr, naming_bad_chunks, open_record, refuse_existing
 from workbench.data.writer import StoreWriter, open_for_writing
@@ -109,13 +109,13 @@ def rechunk(
 
 
 def default_chunks(dataset: xr.Dataset) -> dict[str, int]:
-    """One time step of one trajectory per chunk, fields whole; within the bounds of `CHUNK_BYTES`."""
-    chunks = {str(d): 1 if d in (TRAJECTORY, TIME) else -1 for d in dataset.dims}
+    """One time step of one trajectory, or one slot of a climatology, per chunk; within the bounds of `CHUNK_BYTES`."""
+    chunks = {str(d): 1 if d in STEPS else -1 for d in dataset.dims}
     largest = max(dataset.data_vars.values(), key=lambda a: _chunk_bytes(a, chunks))
     if TIME in largest.dims:
         together = CHUNK_BYTES[0] // max(1, _chunk_bytes(largest, chunks))
         chunks[TIME] = min(max(1, together), dataset.sizes[TIME])
-    for dim in [str(d) for d in largest.dims if d not in (TRAJECTORY, TIME)]:
+    for dim in [str(d) for d in largest.dims if d not in STEPS]:
         parts = -(-_chunk_bytes(largest, chunks) // CHUNK_BYTES[1])
         if parts > 1:
             chunks[dim] = max(1, dataset.sizes[dim] // parts)
@@ -127,7 +127,7 @@ def default_shards(dataset: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, 
     largest = max(_chunk_bytes(a, chunks) for a in dataset.data_vars.values())
     count = min(SHARD_CHUNKS, max(1, SHARD_BYTES // max(1, largest)))
     shards = {}
-    for dim in (TIME, TRAJECTORY):
+    for dim in STEPS:
         if dim in dataset.dims:
             size = dataset.sizes[dim] if chunks[dim] == -1 else chunks[dim]
             shards[dim] = min(count, -(-dataset.sizes[dim] // size))

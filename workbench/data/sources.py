@@ -82,18 +82,27 @@ class Unpacking:
     missing: tuple[Any, ...]
     scale: Any
     offset: Any
+    filled: float | None = None
+    """Stands where a value is missing, instead of NaN."""
 
     @classmethod
     def of(cls, array: xr.DataArray) -> Unpacking | None:
         """The decoding that xarray applied to `array`; None where numbers are stored as they are."""
-        encoding = array.encoding
-        candidates = [v for key in ("_FillValue", "missing_value") for v in np.ravel(encoding.get(key, []))]
+        return cls.from_attributes(array.dtype, array.encoding)
+
+    @classmethod
+    def from_attributes(
+        cls, dtype: np.dtype, attributes: Mapping[str, Any], filled: float | None = None
+    ) -> Unpacking | None:
+        """The decoding that CF attributes ask for; None where numbers are stored as they are."""
+        candidates = [v for key in ("_FillValue", "missing_value") for v in np.ravel(attributes.get(key, []))]
         missing = tuple(v for v in candidates if not np.isnan(v))
         scale, offset = (
             v if v is None or np.ndim(v) == 0 else np.asarray(v).item()
-            for v in (encoding.get("scale_factor"), encoding.get("add_offset"))
+            for v in (attributes.get("scale_factor"), attributes.get("add_offset"))
         )
-        return cls(array.dtype, missing, scale, offset) if missing or (scale, offset) != (None, None) else None
+        plain = not missing and (scale, offset, filled) == (None, None, None)
+        return None if plain else cls(dtype, missing, scale, offset, filled)
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """Stored numbers -> physical numbers."""
@@ -104,6 +113,8 @@ class Unpacking:
             values *= self.scale
         if self.offset is not None:
             values += self.offset
+        if self.filled is not None:
+            values[np.isnan(values)] = self.filled
         return values
 
 

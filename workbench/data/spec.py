@@ -19,6 +19,10 @@ from workbench.errors import InputError
 TIME = "time"
 TRAJECTORY = "trajectory"
 LEVEL_NAMES = ("level", "lev", "plev", "pressure_level", "isobaricInhPa", "component")
+STEPS = (TIME, TRAJECTORY, "dayofyear", "hour")
+"""Dims along which a chunk holds one index, where it holds whole fields: those of a record, those of a climatology."""
+ANOMALY_VARIANCE = "_anomaly_variance"
+"""Ends the name of the variable of a climatology that holds the variance of another one's anomalies."""
 STEP_TOLERANCE = 1e-4
 """Relative deviation from the median time step that still counts as uniform (float32 time axes need it)."""
 
@@ -54,6 +58,13 @@ class Axis:
         extent = max(float(np.ptp(mine)), np.abs(mine).max(initial=0.0) * 1e-3, 1e-12)
         if np.allclose(mine, theirs, rtol=0, atol=1e-5 * extent):
             return None
+        if _same_meridians(self, mine, theirs):
+            west = mine.min()
+            return (
+                f"axis '{self.name}' counts the same meridians {theirs[0]:g}..{theirs[-1]:g}, expected "
+                f"{mine[0]:g}..{mine[-1]:g}: ds.assign_coords({self.name}=(ds.{self.name} - {west:g}) % 360 + {west:g})"
+                f".sortby('{self.name}')"
+            )
         if np.allclose(mine, theirs[::-1], rtol=0, atol=1e-5 * extent):
             return f"axis '{self.name}' is reversed: starts at {theirs[0]:g}, expected {mine[0]:g}"
         return (
@@ -61,6 +72,14 @@ class Axis:
             if not np.allclose(mine[[0, -1]], theirs[[0, -1]], atol=1e-5 * extent)
             else f"axis '{self.name}' is spaced differently between {mine[0]:g} and {mine[-1]:g}"
         )
+
+
+def _same_meridians(axis: Axis, mine: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether both are longitudes of the same places, counted from different meridians: -180..180 and 0..360."""
+    if not (axis.units.startswith("degree") and "lon" in axis.name.lower()):
+        return False
+    turned = np.sort((theirs - mine.min()) % 360)
+    return np.allclose(turned, np.sort(mine - mine.min()), rtol=0, atol=1e-3) and np.ptp(mine) < 360
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.data.config import DataConfig
+from workbench.data.derived import is_derived
 from workbench.data.grid import grid_weights
 from workbench.data.moments import RANKS, SKETCHED_VALUES, Summary, rank_errors
 from workbench.data.spec import LEVEL_NAMES, TIME, TRAJECTORY, RecordSpec
@@ -64,6 +65,12 @@ class ChannelStatistics:
     tendency_std: list[float]
     missing: list[int]
     quantiles: list[list[float]]
+
+    @classmethod
+    def unscaled(cls) -> ChannelStatistics:
+        """Of a variable that is not normalised: mean 0, standard deviation 1, and nothing else known."""
+        nan = float("nan")
+        return cls([0.0], [1.0], [nan], [nan], [nan], [1.0], [0], [[nan] * len(RANKS)])
 
 
 @dataclass(frozen=True)
@@ -135,13 +142,18 @@ def statistics_key(
 
 
 def statistics_path(dataset: xr.Dataset, key: str) -> Path:
-    """Where statistics are kept: beside a local record if its folder can be written, else in the data folder."""
+    """Where statistics are kept."""
+    return kept_path(dataset, f"{key}.json")
+
+
+def kept_path(dataset: xr.Dataset, name: str) -> Path:
+    """Where what was computed of a record is kept: beside a local one if its folder can be written, else with data."""
     source = Path(str(dataset.encoding.get("source", "record")))
     beside = source.parent
     # the bits, too: root may write everywhere, and should not in a folder that is meant to stay as it is
     if beside.is_dir() and os.access(beside, os.W_OK) and beside.stat().st_mode & 0o222 and "*" not in source.name:
-        return beside / f"{source.name}.statistics" / f"{key}.json"
-    return data_root() / "statistics" / f"{source.name.replace('*', '_')}-{key}.json"
+        return beside / f"{source.name}.statistics" / name
+    return data_root() / "statistics" / f"{source.name.replace('*', '_')}-{name}"
 
 
 def fit_statistics(
@@ -190,17 +202,21 @@ def fit_statistics(
 def training_statistics(dataset: xr.Dataset, config: DataConfig, train: Part, progress: bool = False) -> Statistics:
     """The statistics that an experiment normalises with: area-weighted where its grid has unequal cells.
 
+    Variables of `workbench.data.derived` are left as they are: mean 0, standard deviation 1.
+
     Args:
         dataset: the record of the experiment.
         config: its ``data:`` section.
         train: its training part.
         progress: show a progress bar.
     """
-    names = config.variables()
+    names = [n for n in config.variables() if not is_derived(dataset[n])]
     weights = grid_weights(RecordSpec.of(dataset, names).axes)
-    return fit_statistics(
+    found = fit_statistics(
         dataset, names, train, stride=config.stride, missing=config.missing, weights=weights, progress=progress
     )
+    derived = {n: ChannelStatistics.unscaled() for n in config.variables() if n not in names}
+    return replace(found, variables={**found.variables, **derived})
 
 
 def _tell_of_older(dataset: xr.Dataset, path: Path, key: str) -> None:

@@ -1,7 +1,8 @@
 """Open and check records: Zarr and NetCDF, local or remote.
 
-`open_record` takes a recipe name, a Zarr store, a NetCDF file, a glob, or an fsspec address, and returns one lazy
-xarray Dataset. `workbench.data.writer` is the other direction, and `workbench.data.integrity` finds damage.
+`open_record` takes a recipe name, a Zarr store, a NetCDF file, a glob, an fsspec address, or a folder of published
+MERRA-2 files, and returns one lazy xarray Dataset. `workbench.data.writer` is the other direction, and
+`workbench.data.integrity` finds damage.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import xarray as xr
 import zarr
 
 from workbench.data.config import DataConfig
+from workbench.data.derived import with_derived
 from workbench.data.integrity import damaged_chunks
 from workbench.data.layouts import LocalStore
+from workbench.data.readers import merra2
 from workbench.data.remote import connect, zarr_store
 from workbench.data.remote_cache import CacheLimit
 from workbench.data.remote_chunks import RemoteStore
@@ -66,10 +69,10 @@ def locate(source: str) -> str:
 
 
 def is_zarr(path: str) -> bool:
-    """Whether `path` (local or remote) is a Zarr store rather than NetCDF."""
+    """Whether `path` (local or remote) is a Zarr store rather than NetCDF or a folder of MERRA-2 files."""
     if "://" in path:
         return not path.split("?")[0].endswith(NETCDF_SUFFIXES)
-    return Path(path).is_dir()
+    return Path(path).is_dir() and not merra2.is_folder(path)
 
 
 def open_record(
@@ -100,6 +103,8 @@ def open_record(
         if is_zarr(path):
             stored = open_zarr(path, cache)
             dataset = _on_dask(stored, chunks or {})
+        elif Path(path).is_dir():
+            dataset = _on_dask(merra2.open_folder(path), chunks or {})
         elif any(c in path for c in "*?["):
             dataset = xr.open_mfdataset(
                 sorted(glob.glob(path)), combine="by_coords", chunks=asked, decode_timedelta=False
@@ -110,6 +115,8 @@ def open_record(
             dataset = xr.open_dataset(file, engine="h5netcdf", chunks=asked, decode_timedelta=False)
         else:
             dataset = xr.open_dataset(path, chunks=asked, decode_timedelta=False)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(f"cannot open '{path}' as {'Zarr' if is_zarr(path) else 'NetCDF'}: {error}") from error
     dataset = apply_crop(_decode_durations(dataset), crop or {})
@@ -179,7 +186,7 @@ def _decode_durations(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def open_data(config: DataConfig) -> xr.Dataset:
-    """The record of an experiment: opened, cropped, and with the units that the experiment declares.
+    """The record of an experiment: opened, cropped, with the units that it declares and what it derives from the grid.
 
     Raises:
         InputError: the file says other units than the experiment.
@@ -195,7 +202,7 @@ def open_data(config: DataConfig) -> xr.Dataset:
         if found != units:
             raise InputError(f"variable '{name}' is in '{found}' in the file, data.units says '{units}'")
         dataset[name].attrs["units"] = units
-    return dataset
+    return with_derived(dataset, config.variables())
 
 
 def apply_crop(dataset: xr.Dataset, crop: Mapping[str, tuple[int, int]]) -> xr.Dataset:
@@ -229,7 +236,7 @@ def naming_bad_chunks(dataset: xr.Dataset) -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, RuntimeError, OSError) as error:
-        if path and Path(path).is_dir():
+        if path and Path(path).is_dir() and is_zarr(path):
             bad = next(damaged_chunks(path), None)
             if bad:
                 raise DamagedChunk(
