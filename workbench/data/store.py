@@ -115,8 +115,6 @@ def open_record(
             dataset = xr.open_dataset(file, engine="h5netcdf", chunks=asked, decode_timedelta=False)
         else:
             dataset = xr.open_dataset(path, chunks=asked, decode_timedelta=False)
-    except InputError:
-        raise
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(f"cannot open '{path}' as {'Zarr' if is_zarr(path) else 'NetCDF'}: {error}") from error
     dataset = apply_crop(_decode_durations(dataset), crop or {})
