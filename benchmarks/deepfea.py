@@ -95,10 +95,10 @@ def surrogate(task: TransientTask, record: xr.Dataset) -> tuple[Callable[[int], 
     @torch.inference_mode()
     def run(count: int, block: int) -> Tensor:
         z = {role: task.normalisers[role](x) for role, x in batches[count].items()}  # type: ignore[operator]
-        static, forcing, found = z.get("static"), z["forcing"], []
-        window = task.begin(z["state"][:, :1], task.context(forcing, static, 0))
+        forcing, found = z["forcing"], []
+        window = task.begin(z["state"][:, :1], task.context(z, 0))
         for first in range(0, forcing.shape[1] - 1, block):
-            fields, window = task.advance_block(window, forcing[:, first:], static, block)
+            fields, window = task.advance_block(window, z | {"forcing": forcing[:, first:]}, block)
             elements(fields["diagnostic"])  # type: ignore[operator]
             found.append(state(fields["state"]))  # type: ignore[operator]
         return torch.cat(found, 1)

@@ -53,12 +53,12 @@ class Paced:
         """The states themselves."""
         return window
 
-    def context(self, forcing: object, static: object, step: int) -> dict[str, torch.Tensor]:
+    def context(self, known: object, step: int) -> dict[str, torch.Tensor]:
         """None."""
         return {}
 
     def advance_block(
-        self, window: torch.Tensor, forcing: object, static: object, steps: int
+        self, window: torch.Tensor, known: object, steps: int
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """One step."""
         end = time.perf_counter() + self.seconds

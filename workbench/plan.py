@@ -37,6 +37,7 @@ class ForecastPlan:
         seed: seed of the noise.
         batch_size: forecasts advanced together.
         block: leads per chunk.
+        climatology: of the state, for a model that adds to it; `workbench.data.climatology_store` opens one.
     """
 
     record: xr.Dataset
@@ -49,6 +50,7 @@ class ForecastPlan:
     seed: int = 0
     batch_size: int = 16
     block: int = 20
+    climatology: xr.Dataset | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -97,6 +99,7 @@ def plan_from(
     packing: Packing,
     stride: int,
     batch_size: int,
+    climatology: xr.Dataset | None = None,
 ) -> ForecastPlan:
     """The plan of an experiment's `rollout` section, with a chunk of about 4 MB by default."""
     batch = config.batch_size or batch_size
@@ -113,6 +116,7 @@ def plan_from(
         config.seed,
         batch,
         block,
+        climatology,
     )
 
 

@@ -25,11 +25,10 @@ from torch import Tensor
 from workbench import __version__
 from workbench.background import Background
 from workbench.data.packing import Packing
-from workbench.data.reader import WindowReader
 from workbench.data.spec import TIME, TRAJECTORY
 from workbench.data.store import refuse_existing
 from workbench.data.writer import StoreWriter
-from workbench.errors import InputError
+from workbench.known import Known, KnownReader
 from workbench.plan import LEADING, ForecastPlan, template
 
 Context = dict[str, Tensor]
@@ -49,20 +48,17 @@ class Stepper(Protocol):
         """What the first step sees, made of the last `history` states: the state, then what a network remembers."""
         ...
 
-    def advance_block(
-        self, window: Tensor, forcing: Tensor | None, static: Tensor | None, steps: int
-    ) -> tuple[Fields, Tensor]:
+    def advance_block(self, window: Tensor, known: Known, steps: int) -> tuple[Fields, Tensor]:
         """Between one and `steps` steps in one go, as many as suit the network; and what the next step sees.
 
         Args:
             window: what `begin` or the steps before gave, ``[b, h, c, *space]``.
-            forcing: of the last `history` instants and the ends of the steps, ``[b, history + steps, k, *space]``.
-            static: what does not change in time, ``[b, j, *space]``.
+            known: what is known of the steps; there may be more of them.
             steps: how many may be taken.
         """
         ...
 
-    def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
+    def context(self, known: Known, step: int) -> Context:
         """What step `step` needs besides the state."""
         ...
 
@@ -70,8 +66,7 @@ class Stepper(Protocol):
 def rollout(
     task: Stepper,
     window: Float[Tensor, "b h c *space"],
-    forcing: Float[Tensor, "b t k *space"] | None = None,
-    static: Float[Tensor, "b j *space"] | None = None,
+    known: Known | None = None,
     steps: int | None = None,
 ) -> Iterator[Fields]:
     """Repeat `advance_block`, for `steps` steps or for ever.
@@ -79,27 +74,24 @@ def rollout(
     Args:
         task: what is rolled out.
         window: what `begin` made of the last `history` states, normalised.
-        forcing: of the last `history` instants and of the ends of all steps, normalised.
-        static: what does not change in time, normalised.
-        steps: how many; needed where there is forcing, which ends.
+        known: what is known of all steps.
+        steps: how many; needed where what is known ends, as forcing does.
 
     Yields:
         of each role the next values ``[b, c, *space]``.
     """
-    for fields, _ in _blocks(task, window, forcing, static, steps):
+    for fields, _ in _blocks(task, window, known or {}, steps):
         for t in range(fields["state"].shape[1]):
             yield {role: values[:, t] for role, values in fields.items()}
 
 
-def _blocks(
-    task: Stepper, window: Tensor, forcing: Tensor | None, static: Tensor | None, steps: int | None
-) -> Iterator[tuple[Fields, Tensor]]:
+def _blocks(task: Stepper, window: Tensor, known: Known, steps: int | None) -> Iterator[tuple[Fields, Tensor]]:
     """Values ``[b, t, c, *space]`` of the next steps, and the window after them."""
     done = 0
     while steps is None or done < steps:
         with torch.inference_mode():
-            ahead = None if forcing is None else forcing[:, done:]
-            fields, window = task.advance_block(window, ahead, static, 1 if steps is None else steps - done)
+            ahead = {role: values if role == "static" else values[:, done:] for role, values in known.items()}
+            fields, window = task.advance_block(window, ahead, 1 if steps is None else steps - done)
         done += fields["state"].shape[1]
         yield fields, window
 
@@ -143,14 +135,14 @@ def write_rollout(
         progress: called with steps done and steps in all.
 
     Raises:
-        InputError: the path exists, the record does not fit the packing, or forcing ends before the forecast.
+        InputError: the path exists, the record does not fit the packing, forcing ends before the forecast, or the model
+            needs a climatology and the plan has none.
     """
     packing = task.packing
     if packing is None:
         raise RuntimeError("build(packing) comes before a rollout")
-    packing.check(plan.record, f"the record {plan.record.encoding.get('source', '')}", _needed(packing), plan.stride)
-    _require_forcing(packing, plan)
-    path = Path(path)
+    path, place = Path(path), torch.device(device)
+    reader = KnownReader(packing, plan, task.normalisers, place)
     refuse_existing(path, overwrite)
     store = path if path.suffix == ".zarr" else path.with_suffix(".zarr")
     chunks = {"member": 1, TRAJECTORY: 1, "init_time": 1, "lead_time": plan.block, plan.batched: plan.batch_size}
@@ -161,7 +153,7 @@ def write_rollout(
         identity={"steps": plan.steps, "starts": plan.starts.tolist(), "members": plan.members, **(identity or {})},
         overwrite=overwrite or store != path,
     )
-    run = _Run(task, packing, plan, writer, torch.device(device), progress)
+    run = _Run(task, packing, plan, reader, writer, place, progress)
     try:
         outcome = run.all()
         final = {
@@ -175,19 +167,6 @@ def write_rollout(
     run.position_path.unlink(missing_ok=True)
     outcome.path = path if store == path else _to_netcdf(store, path)
     return outcome
-
-
-def _require_forcing(packing: Packing, plan: ForecastPlan) -> None:
-    last, states = int(plan.starts.max()) + plan.steps * plan.stride, plan.record.sizes.get(TIME, 1)
-    if "forcing" in packing.groups and last >= states:
-        raise InputError(
-            f"the forecast needs {', '.join(packing.groups['forcing'].variables)} up to time index {last}, the record "
-            f"{plan.record.encoding.get('source', '')} ends at {states - 1}: start earlier or take fewer steps"
-        )
-
-
-def _needed(packing: Packing) -> list[str]:
-    return [role for role in packing.groups if role != "diagnostic"]
 
 
 def _to_netcdf(store: Path, path: Path) -> Path:
@@ -245,17 +224,13 @@ class _Run:
         task: Stepper,
         packing: Packing,
         plan: ForecastPlan,
+        reader: KnownReader,
         writer: StoreWriter,
         device: torch.device,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.task, self.packing, self.plan, self.writer, self.device = task, packing, plan, writer, device
-        self.progress = progress or (lambda done, total: None)
-        crop = plan.record.encoding.get("crop")
-        self.readers = {
-            role: WindowReader(plan.record, {role: packing.groups[role].variables}, crop=crop, cache_bytes=2**26)
-            for role in _needed(packing)
-        }
+        self.reader, self.progress = reader, progress or (lambda done, total: None)
         self.names = [
             n for role in ("state", "diagnostic") if role in packing.groups for n in packing.groups[role].names()
         ]
@@ -277,19 +252,18 @@ class _Run:
         batch, total = batches[number], len(batches) * self.plan.steps
         window, alive, lead = start.window, start.alive, start.lead
         if lead == 0 or window is None or alive is None:
-            history = self.packing.history
-            window = self._perturbed(self._read(batch, "state", 1 - history, history), batch)
+            window = self._perturbed(self.reader.states(batch), batch)
             alive = torch.ones(len(window), dtype=torch.bool)
             with torch.inference_mode():
-                window = self.task.begin(window, self.task.context(*self._known(batch, 0, 1), 0))
+                window = self.task.begin(window, self.task.context(self.reader.known(batch, 0, 1), 0))
         window = window.to(self.device)
         valid = torch.isfinite(window[:, -1, : self.task.state_channels])
         while lead < self.plan.steps:
             size = min(self.plan.block, self.plan.steps - lead)
             out: list[Fields] = []
-            known = self._known(batch, lead, size)
+            known = self.reader.known(batch, lead, size)
             clock = time.perf_counter()
-            for fields, following in _blocks(self.task, window, *known, size):
+            for fields, following in _blocks(self.task, window, known, size):
                 window = following
                 dead = self._retire(fields["state"], valid, alive, batch, lead + 1)
                 out.append(self._physical(fields, dead))
@@ -311,19 +285,6 @@ class _Run:
             blocks = {role: torch.cat([steps[role] for steps in out], 1) for role in out[0]}
             background.submit(self._write, batch, lead - size, blocks, after)
 
-    def _read(self, batch: dict[str, slice], role: str, first: int, length: int) -> Tensor:
-        """Normalised windows of `role` on the device, `first` states after the starts."""
-        windows = self.plan.windows(batch, first, length)
-        reader = self.readers[role]
-        buffer = np.empty(reader.buffer_shape(role, windows, len(windows)), np.float32)
-        reader.read(windows, np.arange(len(windows)), {role: buffer})
-        if self.packing.missing == "error" and not np.isfinite(buffer).all():
-            raise InputError(
-                f"missing (NaN) values in the {role} that a forecast of {self.plan.record.encoding.get('source', '')} "
-                "starts from; the model was trained without a mask (data.missing: mask)"
-            )
-        return self.task.normalisers[role](torch.from_numpy(buffer).to(self.device))
-
     def _perturbed(self, window: Tensor, batch: dict[str, slice]) -> Tensor:
         """Add each member's own noise, the same whatever batch the forecast is in; member 0 stays as it is."""
         for row, forecast in enumerate(self.plan.members_of(batch)):
@@ -331,12 +292,6 @@ class _Run:
                 draw = np.random.default_rng([self.plan.seed, *forecast]).standard_normal(window.shape[1:], np.float32)
                 window[row] += self.plan.perturbation * torch.from_numpy(draw).to(window)
         return window
-
-    def _known(self, batch: dict[str, slice], lead: int, size: int) -> tuple[Tensor | None, Tensor | None]:
-        """Forcing and statics of the next `size` steps, read together."""
-        groups, history = self.packing.groups, self.packing.history
-        forcing = self._read(batch, "forcing", lead + 1 - history, history + size) if "forcing" in groups else None
-        return forcing, self._read(batch, "static", 0, 1) if "static" in groups else None
 
     def _retire(self, state: Tensor, valid: Tensor, alive: Tensor, batch: dict[str, slice], lead: int) -> Tensor:
         """Note in `alive` forecasts that leave the finite numbers; from where on each is dead, ``bool[b, t]``.

@@ -28,6 +28,7 @@ from workbench.data.module import RecordDataModule
 from workbench.errors import InputError
 from workbench.experiment import EvaluateConfig, Experiment, ReportConfig, RolloutConfig
 from workbench.tasks.callbacks import ContinueEpoch, RankState, Summary, WholeSteps
+from workbench.tasks.sharding import ShardedBlocks
 from workbench.weights import card_of
 
 
@@ -118,11 +119,13 @@ class TrainingCLI(LightningCLI):
             parser.add_class_arguments(cls, name)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer, with the run's log first among its loggers and atomic checkpoints."""
+        """The trainer, with the run's log first among its loggers, atomic checkpoints and blocks as units of fsdp."""
         trainer = self._get(self.config_init, "trainer", default={})
         loggers, plugins = (_listed(trainer.get(key)) for key in ("logger", "plugins"))
         run_dir = str(trainer["default_root_dir"])
         log = RunLog(save_dir=run_dir, name="", version="", flush_logs_every_n_steps=1)
+        if trainer.get("strategy") == "fsdp":
+            kwargs["strategy"] = ShardedBlocks()
         return super().instantiate_trainer(logger=[log, *loggers], plugins=[*plugins, AtomicCheckpoints()], **kwargs)
 
     @staticmethod

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from torch import nn
 
 from workbench import __version__
 from workbench.data.packing import Packing
 from workbench.errors import InputError
-from workbench.header import FORMAT, look_into, read_card
+from workbench.header import FORMAT, read_card
+from workbench.models.stored import fill, read_state
+from workbench.models.stored import load_published as load_published
 
 
 def describe(value: Any) -> Any:
@@ -129,64 +129,8 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> tuple[Any, dict[str, 
     path = Path(path)
     card = read_card(path)
     task = rebuild(card["task"], trusted).build(Packing.from_dict(card["packing"]))
-    state = read_state(path)
-    prefix = "network."
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    fill(task.network, own or state, str(path))
+    fill(task.network, read_state(path), str(path))
     return task.eval(), card
-
-
-def load_published(network: nn.Module, path: str | Path) -> nn.Module:
-    """Fill a network with published weights: safetensors, or a state dict saved by torch.save.
-
-    The state dict may lie under ``state_dict`` or ``model_state``, beside that of an optimiser, which is not read.
-    A network that was built on the meta device takes the tensors of the file as they are, mapped into memory.
-
-    Returns:
-        the network.
-
-    Raises:
-        InputError: there is no such file, it is damaged or would run code, or it belongs to another network.
-    """
-    path = Path(path)
-    look_into(path)
-    fill(network, read_state(path), str(path))
-    return network
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file, by name; nothing in the file is executed."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return next((content[key] for key in ("state_dict", "model_state") if key in content), content)
-
-
-def fill(network: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Load `state` into `network`, strictly, in the form in which the network takes it.
-
-    Raises:
-        InputError: names or shapes differ; the first differences are listed.
-    """
-    own = network.state_dict()
-    unlike = [k for k in own if k in state and own[k].shape != state[k].shape]
-    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    if not unlike:
-        # a network may translate published names as it loads, so what it says counts
-        left = network.load_state_dict(state, strict=False, assign=any(v.is_meta for v in own.values()))
-        missing, foreign = left.missing_keys, left.unexpected_keys
-    if missing or foreign or unlike:
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} missing ({', '.join(missing[:3])} …)")
-        if foreign:
-            parts.append(f"{len(foreign)} unknown ({', '.join(foreign[:3])} …)")
-        parts += [f"'{k}' is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in unlike[:3]]
-        raise InputError(
-            f"the weights in {where} belong to another model than {type(network).__name__}: " + "; ".join(parts)
-        )
 
 
 def export(task: Any, path: str | Path, card: dict[str, Any], overwrite: bool = False) -> Path:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench import experiment as experiments
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 HELP = """
   workbench predict -c kolmogorov/fno
@@ -16,7 +20,8 @@ HELP = """
   workbench predict model.safetensors input.nc -o forecast.nc --steps 24
       needs nothing but the two files: forecasts from the last state of the input (--every-start: from each one)
       whose forcing is known for all steps, after comparing variables, units, grid and time step with what the model
-      was trained for
+      was trained for; a model that adds to a climatology needs that, too (--climatology), and calendar channels are
+      known as far ahead as you like
 """
 
 
@@ -29,6 +34,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--steps", type=int, help="steps to forecast (default: 1, or data.horizon with -c)")
     parser.add_argument(
         "--every-start", action="store_true", help="forecast from every state of INPUT, not the last only"
+    )
+    parser.add_argument(
+        "--climatology", metavar="FILE", help="with INPUT: that of the training, where it is not where it was then"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda ... (default: a GPU if there is one)")
     options, rest = parser.parse_known_args(argv)
@@ -48,6 +56,7 @@ def main(argv: list[str]) -> int:
         options.every_start,
         options.device,
         options.overwrite,
+        options.climatology,
     )
     return 0
 
@@ -70,14 +79,21 @@ def from_experiment(
 
 
 def from_file(
-    weights: str, source: str, output: str, steps: int, every_start: bool, device: str, overwrite: bool
+    weights: str,
+    source: str,
+    output: str,
+    steps: int,
+    every_start: bool,
+    device: str,
+    overwrite: bool,
+    climatology: str | None = None,
 ) -> Path:
-    """Forecast from a file with nothing but a weights file.
+    """Forecast from a file with nothing but a weights file, and the climatology where the model adds to one.
 
     Raises:
-        InputError: the input is not what the model was trained for.
+        InputError: the input or the climatology is not what the model was trained for.
     """
-    from workbench.data.derived import with_derived
+    from workbench.data.derived import is_derived, with_derived
     from workbench.data.spec import TIME, TRAJECTORY, segments
     from workbench.data.store import open_record, refuse_existing
     from workbench.header import read_card
@@ -90,7 +106,8 @@ def from_file(
         raise InputError(f"{source} has no time dimension: expected states in time to start from")
     stride, history = int(card.get("stride", 1)), int(card["packing"]["history"])
     runs = segments(record, "split")
-    first, forced = (history - 1) * stride, "forcing" in card["packing"]["groups"]
+    forcing = card["packing"]["groups"].get("forcing", {}).get("variables", [])
+    first, forced = (history - 1) * stride, not all(n in record and is_derived(record[n]) for n in forcing)
     reach = steps * stride if forced else 0
     starts = np.concatenate([np.arange(lo + first, hi - reach) for lo, hi in runs])
     if not len(starts):
@@ -106,6 +123,7 @@ def from_file(
 
     task, card = load(weights)
     trajectories = np.arange(record.sizes.get(TRAJECTORY, 1))
+    added_to = _climatology(card, climatology, record) if task.packing.groups["state"].anomaly_std else None
     plan = plan_from(
         record,
         RolloutConfig(steps=steps),
@@ -114,6 +132,31 @@ def from_file(
         task.packing,
         stride,
         16,
+        added_to,
     )
     print_plan(str(card.get("experiment", weights)), plan)
     return forecast(task, card, plan, Path(output), str(card.get("experiment", "")), weights, device, overwrite)
+
+
+def _climatology(card: dict[str, Any], path: str | None, record: xr.Dataset) -> xr.Dataset:
+    """The climatology that a model was trained with: at `path`, or where it was then.
+
+    Raises:
+        InputError: it is not there, does not fit the record, or is another one.
+    """
+    from workbench.data.climatology_store import matching_climatology
+
+    trained = card.get("data", {}).get("climatology", {})
+    place = path or trained.get("record", "")
+    if path is None and not Path(place).exists():
+        raise InputError(
+            f"the model adds to the climatology of {trained.get('period', 'its training')}, which is not at "
+            f"'{place}': say where it is with --climatology"
+        )
+    found = matching_climatology(record, card["packing"]["groups"]["state"]["variables"], place)
+    period = str(found.attrs.get("fit_period", ""))
+    if period != trained.get("period", period):
+        raise InputError(
+            f"the climatology {place} was fitted on {period}, the model was trained with that of {trained['period']}"
+        )
+    return found

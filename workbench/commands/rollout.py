@@ -47,6 +47,7 @@ def roll_out(
     Raises:
         InputError: there are no weights, the record does not fit them, or the forecast exists.
     """
+    from workbench.data.climatology_store import open_climatology
     from workbench.data.starts import choose_starts
     from workbench.data.store import open_data, refuse_existing
     from workbench.data.windows import parts
@@ -60,16 +61,15 @@ def roll_out(
     refuse_existing(target, overwrite)
     read_card(source)
     record = open_data(data)
-    reach = config.steps if config.within else 0
-    trajectories, starts = choose_starts(
-        parts(record, data)[config.split], data.history, data.stride, reach, config.starts
-    )
+    reach, split = config.steps if config.within else 0, parts(record, data)
+    trajectories, starts = choose_starts(split[config.split], data.history, data.stride, reach, config.starts)
+    climatology = open_climatology(record, data, split) if data.climatology else None
     from workbench.weights import load
 
     task, card = load(source, trusted=class_paths(experiment.config))
     from workbench.plan import plan_from
 
-    plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size)
+    plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size, climatology)
     print_plan(experiment.name, plan)
     return forecast(task, card, plan, target, experiment.name, str(source), device, overwrite)
 

@@ -155,11 +155,35 @@ def open_climatology(record: xr.Dataset, config: DataConfig, parts: Mapping[str,
     if config.climatology == FIT:
         return open_record(str(training_climatology(record, config, parts["train"])))
     path = str(config.climatology)
+    found = matching_climatology(record, config.state, path, config.crop)
+    if not config.leaky_climatology:
+        for name in ("validation", "test"):
+            try:
+                refuse_leak(found, parts[name].select(record)[TIME], parts[name].trajectories)
+            except InputError as error:
+                raise InputError(f"{path}, {name} split: {error} (or set data.leaky_climatology: true)") from error
+    return found
+
+
+def matching_climatology(
+    record: xr.Dataset, names: Sequence[str], path: str, crop: Mapping[str, tuple[int, int]] | None = None
+) -> xr.Dataset:
+    """A climatology from a store or folder, lazy, compared with a record.
+
+    Args:
+        record: whose variables and grid it must have.
+        names: variables.
+        path: of the climatology.
+        crop: of the record; applied where the climatology covers more.
+
+    Raises:
+        InputError: variables, units or grid are not those of the record.
+    """
     found = open_record(path)
-    crop = {d: c for d, c in config.crop.items() if d in found.dims and found.sizes[d] != record.sizes[d]}
-    if crop:
-        found = open_record(path, crop)
-    missing = [n for n in config.state if n not in found or n + ANOMALY_VARIANCE not in found]
+    more = {d: c for d, c in (crop or {}).items() if d in found.dims and found.sizes[d] != record.sizes[d]}
+    if more:
+        found = open_record(path, more)
+    missing = [n for n in names if n not in found or n + ANOMALY_VARIANCE not in found]
     if missing:
         raise InputError(
             f"{path} is no climatology of {', '.join(missing)}: expected variables of these names, and of these names "
@@ -167,13 +191,7 @@ def open_climatology(record: xr.Dataset, config: DataConfig, parts: Mapping[str,
         )
     steps = {"dayofyear": TRAJECTORY, "hour": TIME}
     there = found.rename({d: n for d, n in steps.items() if d in found.dims})
-    wanted, has = (RecordSpec.of(dataset, config.state) for dataset in (record, there))
+    wanted, has = (RecordSpec.of(dataset, names) for dataset in (record, there))
     if differences := wanted.differences(has, check_time=False):
         raise InputError(f"the climatology {path} does not fit the record: " + "; ".join(differences))
-    if not config.leaky_climatology:
-        for name in ("validation", "test"):
-            try:
-                refuse_leak(found, parts[name].select(record)[TIME], parts[name].trajectories)
-            except InputError as error:
-                raise InputError(f"{path}, {name} split: {error} (or set data.leaky_climatology: true)") from error
     return found

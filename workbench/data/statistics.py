@@ -366,7 +366,7 @@ def _summarise(block: Any, own: int, axis: int, weight: np.ndarray, stride: int,
         return _flat_weight(weight, values)
 
     if own < 0:
-        return Summary.of(block, block[..., :0], weights, every, seed)
+        return Summary.of(block, block[:, None][:, :0], weights, every, seed)
     before = (slice(None),) * axis
     head, later = block[(*before, slice(own))], block[(*before, slice(stride, None))]
     change = later.astype(np.float64) - block[(*before, slice(later.shape[axis]))]

@@ -69,9 +69,8 @@ def surrogate(task: Any, device: str, starts: Starts) -> Contestant:
         def forecast(start: Tensor) -> Iterator[Tensor]:
             chosen = {role: values[start[:, -1]] for role, values in packed.items()} or {"state": start}
             known = {role: task.normalisers[role](values) for role, values in chosen.items()}
-            forcing, static = known.get("forcing"), known.get("static")
-            window = task.begin(known["state"], task.context(forcing, static, 0))
-            return map(physical, rollout(task, window, forcing, static, steps))
+            window = task.begin(known.pop("state"), task.context(known, 0))
+            return map(physical, rollout(task, window, known, steps))
 
         return forecast
 

@@ -7,4 +7,5 @@ from workbench.models.deepfea import DeepFEA as DeepFEA
 from workbench.models.fno import FNO as FNO
 from workbench.models.ifactformer import IFactFormer as IFactFormer
 from workbench.models.ifno import IFNO as IFNO
+from workbench.models.prithvi import PrithviWxC as PrithviWxC
 from workbench.models.unet import UNet as UNet

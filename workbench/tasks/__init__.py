@@ -1,7 +1,9 @@
 """LightningModules: a model, its loss, optimiser and schedule, and `advance`, one step of physical time."""
 
+from workbench.tasks.anomalies import AnomalyMSE as AnomalyMSE
 from workbench.tasks.forecast import ForecastTask as ForecastTask
 from workbench.tasks.losses import RelativeL2 as RelativeL2
 from workbench.tasks.losses import WeightedMSE as WeightedMSE
 from workbench.tasks.nelo import NELO as NELO
 from workbench.tasks.transient import TransientTask as TransientTask
+from workbench.tasks.weather import WeatherTask as WeatherTask

@@ -17,9 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from workbench.data.config import DataConfig
 from workbench.data.grid import mean_one_weights
 from workbench.data.packing import ChannelGroup, Normaliser, Packing
 from workbench.errors import InputError
+from workbench.known import Known
 from workbench.models.base import Network
 from workbench.tasks.constraints import Constraints, Invariants
 from workbench.tasks.losses import Loss, RelativeL2
@@ -93,7 +95,22 @@ class ForecastTask(pl.LightningModule):
     def configure_model(self) -> None:
         """Build the network from the data module's packing (Lightning calls this before training)."""
         if self.packing is None:
-            self.build(self.trainer.datamodule.packing)  # type: ignore[attr-defined]
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.check_data(data.config)
+            self.build(data.packing)
+
+    def check_data(self, config: DataConfig) -> None:
+        """Refuse samples that the task cannot train on.
+
+        Raises:
+            InputError: samples draw their lead time or input delta.
+        """
+        drawn = [name for name in ("leads", "input_deltas") if getattr(config, name)]
+        if drawn:
+            raise InputError(
+                f"{type(self).__name__} takes one step of data.stride and does not know what data.{drawn[0]} "
+                f"{list(getattr(config, drawn[0]))} draws: train a WeatherTask, or leave data.{drawn[0]} out"
+            )
 
     def build(self, packing: Packing) -> ForecastTask:
         """Make the network and normalisers for `packing`; returns self.
@@ -113,7 +130,7 @@ class ForecastTask(pl.LightningModule):
         self.state_channels = packing.groups["state"].channels
         self.normalisers = torch.nn.ModuleDict({role: Normaliser(group) for role, group in packing.groups.items()})
         outputs = predicted_group(packing)
-        self.network = self.make_network(self.input_channels(packing), outputs.channels, packing.space)
+        self.network = self.made_network(packing)
         axes = [packing.spec.axis(dim) for dim in outputs.space]
         self.network.place(tuple(torch.tensor(axis.values, dtype=torch.float64) for axis in axes))
         self.augmentation = Augmentation(self.symmetries, packing) if self.symmetries else None
@@ -125,6 +142,10 @@ class ForecastTask(pl.LightningModule):
         scale = torch.tensor(packing.groups["state"].tendency_std) / torch.tensor(packing.groups["state"].std)
         self.register_buffer("tendency_scale", scale.reshape(-1, *[1] * len(packing.space)), persistent=False)
         return self
+
+    def made_network(self, packing: Packing) -> Any:
+        """The network for the channels and the grid of `packing`."""
+        return self.make_network(self.input_channels(packing), predicted_group(packing).channels, packing.space)
 
     def input_channels(self, packing: Packing) -> int:
         """Channels that the network sees: states, masks of states, forcing around the step, statics."""
@@ -171,26 +192,22 @@ class ForecastTask(pl.LightningModule):
         return torch.cat([state, out[:, self.state_channels :]], 1) if out.shape[1] > self.state_channels else state
 
     def advance_block(
-        self,
-        window: Float[Tensor, "b h c *space"],
-        forcing: Float[Tensor, "b t k *space"] | None,
-        static: Float[Tensor, "b j *space"] | None,
-        steps: int,
+        self, window: Float[Tensor, "b h c *space"], known: Known, steps: int
     ) -> tuple[dict[str, Tensor], Float[Tensor, "b h c *space"]]:
         """One step of a rollout, whose forecast of each role has a time axis; see `workbench.rollout.Stepper`."""
-        out = self.advance(window, self.context(forcing, static, 0))[:, None]
+        out = self.advance(window, self.context(known, 0))[:, None]
         state, more = out[:, :, : self.state_channels], out[:, :, self.state_channels :]
         fields = {"state": state, "diagnostic": more} if more.shape[2] else {"state": state}
         return fields, torch.cat([window[:, 1:], state], 1)
 
-    def context(self, forcing: Tensor | None, static: Tensor | None, step: int) -> Context:
-        """The context of step `step` (0-based) cut out of normalised `forcing` [b, t, c, *space] and `static`."""
+    def context(self, known: Known, step: int) -> Context:
+        """The context of step `step` (0-based) cut out of what is known of all steps."""
         context: Context = {}
-        if forcing is not None:
+        if "forcing" in known:
             history = self.packing.history if self.packing else 1
-            context["forcing"] = forcing[:, step : step + history + 1]
-        if static is not None:
-            context["static"] = static
+            context["forcing"] = known["forcing"][:, step : step + history + 1]
+        if "static" in known:
+            context["static"] = known["static"]
         return context
 
     def normalised(self, batch: dict[str, Tensor], training: bool) -> dict[str, Tensor]:
@@ -210,12 +227,11 @@ class ForecastTask(pl.LightningModule):
             window = window + self.noise * torch.randn_like(window)
         if "diagnostic" in normalised:
             truth = torch.cat([truth, normalised["diagnostic"][:, history:]], 2)
-        forcing, static = normalised.get("forcing"), normalised.get("static")
         steps = self.training_steps(truth.shape[1]) if training else truth.shape[1]
         for step in range(steps):
             only_last = training and self.unroll == "pushforward" and step < steps - 1
             with torch.no_grad() if only_last else nullcontext():
-                prediction = self.advance(window, self.context(forcing, static, step))
+                prediction = self.advance(window, self.context(normalised, step))
             if not only_last:
                 yield prediction, truth[:, step]
             if step < steps - 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from workbench.data.packing import Normaliser, Packing
 from workbench.errors import InputError
+from workbench.known import Known
 from workbench.models.base import Feedback, Joint, TransientNetwork
 from workbench.tasks.forecast import Context, ForecastTask
 from workbench.tasks.nelo import NELO, BranchLoss
@@ -150,18 +151,15 @@ class TransientTask(ForecastTask):
         return torch.cat([last, memory], 1)[:, None]
 
     def advance_block(
-        self,
-        window: Float[Tensor, "b 1 m *space"],
-        forcing: Float[Tensor, "b t k *space"] | None,
-        static: Float[Tensor, "b j *space"] | None,
-        steps: int,
+        self, window: Float[Tensor, "b 1 m *space"], known: Known, steps: int
     ) -> tuple[dict[str, Tensor], Float[Tensor, "b 1 m *space"]]:
         """All `steps` in one call of the network, since loads and supports are known beforehand.
 
         One call a step gives the same and takes six times as long in 2D, three in 3D (``benchmarks/deepfea.py``).
         """
-        if forcing is None or self.packing is None:
+        if "forcing" not in known or self.packing is None:
             raise RuntimeError("a structure is rolled out with its loads")
+        forcing, static = known["forcing"], known.get("static")
         last, memory = window[:, -1, : self.state_channels], window[:, -1, self.state_channels :]
         forcing = forcing[:, self.packing.history - 1 :][:, : steps + 1]
         fixed = self.fixed(static)
@@ -182,8 +180,7 @@ class TransientTask(ForecastTask):
         self, window: Float[Tensor, "b 1 m *space"], context: Context | None = None
     ) -> Float[Tensor, "b d *space"]:
         """The next state alone; a rollout, which also needs the memory, takes `advance_block`."""
-        context = context or {}
-        fields, _ = self.advance_block(window, context.get("forcing"), context.get("static"), 1)
+        fields, _ = self.advance_block(window, context or {}, 1)
         return fields["state"][:, 0]
 
     @property
