@@ -46,7 +46,7 @@ class Server:
             first to the end of the last.
         """
         if ranks > 1:
-            words = [*words, f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
+            words = [words[0], f"--trainer.devices={ranks}", "--trainer.strategy=ddp", *words[1:]]
         request = [str(folder), words, ranks, kill_all, timeout, environment]
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

@@ -123,7 +123,10 @@ def from_file(
 
     task, card = load(weights)
     trajectories = np.arange(record.sizes.get(TRAJECTORY, 1))
-    added_to = _climatology(card, climatology, record) if task.packing.groups["state"].anomaly_std else None
+    added_to = None
+    if task.packing.groups["state"].anomaly_std:
+        task.packing.check(record, f"the record {source}", ["state"], stride)
+        added_to = _climatology(card, climatology, record)
     plan = plan_from(
         record,
         RolloutConfig(steps=steps),

@@ -3,8 +3,8 @@
 How data reach it: a task hands over what the data path reads of a record's roles, in physical units.
 
 - ``x`` is ``data.state`` with ``data.history: 2``; the network returns the same channels at the target time.
-- ``static`` holds the calendar of the latest input, from ``data.forcing`` at that step, and then ``data.static``.
-- ``climate`` is the climatology of the same channels at the target time, from ``data.forcing`` at that step.
+- ``static`` holds ``data.forcing`` at the latest input, the calendar first, and then ``data.static``.
+- ``climate`` is ``data.climatology`` of the same channels at the target time.
 - ``input_time`` is the time between the two inputs and ``lead_time`` that from the latest input to the target, in hours
   and one a sample: multiples of the record's step, which a task may draw anew for each sample.
 
