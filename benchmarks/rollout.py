@@ -42,6 +42,8 @@ STEP_SECONDS = 0.010
 class Paced:
     """A forecast task of known cost: a cheap map of the state, padded with arithmetic to 10 ms of one core."""
 
+    adds_to_climatology = False
+
     def __init__(self, packing: Packing, seconds: float) -> None:
         from workbench.data.packing import Normaliser
 

@@ -40,18 +40,21 @@ class KnownReader:
         plan: which forecasts.
         normalisers: of the task, role -> module.
         device: where tensors go.
+        climatology: whether the climatology is wanted.
 
     Raises:
         InputError: the record does not fit the packing, forcing ends before the forecast, or there is no climatology.
     """
 
-    def __init__(self, packing: Packing, plan: ForecastPlan, normalisers: Any, device: torch.device) -> None:
+    def __init__(
+        self, packing: Packing, plan: ForecastPlan, normalisers: Any, device: torch.device, climatology: bool
+    ) -> None:
         self.packing, self.plan, self.normalisers, self.device = packing, plan, normalisers, device
         roles = [role for role in packing.groups if role != "diagnostic"]
         packing.check(plan.record, f"the record {_source(plan)}", roles, plan.stride)
         times = _times(plan)
         self._readers = {role: self._reader(role, packing.groups[role], times) for role in roles}
-        self._climatology = self._climatology_reader(times) if packing.groups["state"].anomaly_std else None
+        self._climatology = self._climatology_reader(times) if climatology else None
 
     def _reader(self, role: str, group: ChannelGroup, times: xr.DataArray) -> WindowReader:
         record = self.plan.record

@@ -43,6 +43,7 @@ class Stepper(Protocol):
     packing: Packing | None
     normalisers: Any
     state_channels: int
+    adds_to_climatology: bool
 
     def begin(self, window: Tensor, context: Context | None) -> Tensor:
         """What the first step sees, made of the last `history` states: the state, then what a network remembers."""
@@ -142,7 +143,7 @@ def write_rollout(
     if packing is None:
         raise RuntimeError("build(packing) comes before a rollout")
     path, place = Path(path), torch.device(device)
-    reader = KnownReader(packing, plan, task.normalisers, place)
+    reader = KnownReader(packing, plan, task.normalisers, place, task.adds_to_climatology)
     refuse_existing(path, overwrite)
     store = path if path.suffix == ".zarr" else path.with_suffix(".zarr")
     chunks = {"member": 1, TRAJECTORY: 1, "init_time": 1, "lead_time": plan.block, plan.batched: plan.batch_size}

@@ -137,6 +137,7 @@ def test_a_rollout_without_its_climatology_is_refused(record, data, tmp_path):
     with pytest.raises(InputError, match=r"adds to a climatology, and this forecast has none: .* data.climatology"):
         write_rollout(small.task(data.packing).eval(), bare, tmp_path / "out.zarr")
     assert not list(tmp_path.iterdir())
+    write_rollout(small.task(data.packing, residual="temporal").eval(), bare, tmp_path / "out.zarr")
 
 
 def test_forcing_of_the_record_ends_with_it(record, tmp_path):

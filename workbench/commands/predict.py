@@ -124,7 +124,7 @@ def from_file(
     task, card = load(weights)
     trajectories = np.arange(record.sizes.get(TRAJECTORY, 1))
     added_to = None
-    if task.packing.groups["state"].anomaly_std:
+    if task.adds_to_climatology:
         task.packing.check(record, f"the record {source}", ["state"], stride)
         added_to = _climatology(card, climatology, record)
     plan = plan_from(

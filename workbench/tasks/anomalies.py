@@ -1,8 +1,7 @@
 """The loss of Prithvi WxC: squared errors in units of the anomalies from the climatology.
 
-Weights of the rollout tuning are those of Schmude et al. (2024), arXiv:2409.13598, section 3.4, for the channels of
-MERRA-2. The paper does not say that of QV, which is taken as 1, nor how the weights of the levels are normalised: here
-their mean is 1.
+Weights of the rollout tuning are those of Schmude et al. (2024), arXiv:2409.13598, for the channels of MERRA-2. That of
+QV is not said there and taken as 1, nor how the weights of the levels are normalised: here their mean is 1.
 """
 
 from __future__ import annotations

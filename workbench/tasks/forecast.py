@@ -49,6 +49,9 @@ class ForecastTask(pl.LightningModule):
         optimisation: optimiser and schedule.
     """
 
+    adds_to_climatology = False
+    """Whether a step needs the climatology at its end."""
+
     def __init__(
         self,
         network: Callable[[int, int, tuple[int, ...]], Network],

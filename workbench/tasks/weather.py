@@ -1,6 +1,6 @@
 """Weather: masked reconstruction and forecasts at any lead time, added to a climatology.
 
-The task of Prithvi WxC (Schmude et al., 2024, arXiv:2409.13598, section 3). A sample has two states, the calendar of
+The task of Prithvi WxC (Schmude et al., 2024, arXiv:2409.13598). A sample has two states, the calendar of
 the later one, what does not change, and a target a lead time away: the network sees a part of the states' tokens,
 masked within windows and window by window in turn, and gives the target as a deviation from the climatology there.
 Later the same network is trained on a few of its own steps, all tokens seen from the second on.
@@ -148,6 +148,11 @@ class WeatherTask(ForecastTask):
         known = ([value for group in surface for value in getattr(group, name)] for name in ("mean", "std"))
         network.standardise(*(torch.tensor(x) for x in (state.mean, state.std, *known, output)))
         return network
+
+    @property
+    def adds_to_climatology(self) -> bool:  # type: ignore[override]
+        """Whether a step needs the climatology at its end."""
+        return bool(self.network.residual == "climate")
 
     # ------------------------------------------------------------------------------------------ stepping
 
