@@ -33,6 +33,7 @@ evaluate: of the experiment, or here:
   workbench evaluate -c kolmogorov/fno --overwrite --evaluate.headline=mae --evaluate.resamples=5000
   workbench evaluate -c channel.yaml --evaluate.long_run.domain=channel
   workbench evaluate -c beam.yaml --evaluate.long_run.domain=structures
+  workbench evaluate -c uk.yaml --evaluate.long_run.domain=diagnosis --evaluate.beside="{cnn: runs/uk_cnn}"
   >>> xr.open_dataset("runs/kolmogorov/fno/scores.nc").score.sel(metric="rmse")
 """
 

@@ -66,8 +66,8 @@ class LongRunConfig:
     """Statistics of a rollout as a whole, beside those of the truth: what its field asks besides errors at each lead.
 
     Args:
-        domain: whose statistics: ``channel``, turbulent flow between two walls, or ``structures``, vibrating bodies;
-            by default none.
+        domain: whose statistics: ``channel``, turbulent flow between two walls, ``structures``, vibrating bodies, or
+            ``diagnosis``, fluxes and downscaled fields; by default none.
         references: of ``channel``: other records of the same flow, such as coarse solvers, that stand beside the model
             (name -> recipe, path or address); a text file holds published profiles.
         discard: of ``channel``: part of the forecast's steps that is left out of its statistics, while it settles.
@@ -75,7 +75,7 @@ class LongRunConfig:
             from.
     """
 
-    domain: Literal["", "channel", "structures"] = ""
+    domain: Literal["", "channel", "structures", "diagnosis"] = ""
     references: dict[str, str] = field(default_factory=dict)
     discard: float = 0.2
     batches: int = 20
@@ -86,10 +86,10 @@ class LongRunConfig:
             raise InputError(f"evaluate.long_run.discard is {self.discard}: expected a part of the steps, 0 or below 1")
         if self.batches < 2:
             raise InputError(f"evaluate.long_run.batches is {self.batches}: an uncertainty needs at least 2")
-        if self.references and self.domain == "structures":
+        if self.references and self.domain in ("structures", "diagnosis"):
             raise InputError(
-                "evaluate.long_run.references are of the domain channel: what stands beside a structure is named in "
-                "evaluate.baselines, for example quasi_static, modal and coarse_mesh"
+                f"evaluate.long_run.references are of the domain channel: what stands beside {self.domain} is named in "
+                "evaluate.baselines, for example quasi_static and modal, or bilinear and regression"
             )
 
 
@@ -101,6 +101,7 @@ class EvaluateConfig:
         metrics: names of metrics (``workbench evaluate --list`` prints them with definitions).
         headline: the metric of the report's first sentence.
         baselines: forecasts that stand beside the model in every table.
+        beside: other runs, whose forecasts stand beside them: name -> run directory, or forecast.
         weights: area weights: ``auto`` (cosine of latitude where the record has one, else quadrature on stretched axes,
             else uniform), ``cos_lat``, ``area``, ``quadrature`` or ``uniform``.
         spectra: dimensions along which spectra are taken; by default the periodic ones that the record names in its
@@ -113,6 +114,7 @@ class EvaluateConfig:
     metrics: tuple[str, ...] = ("rmse", "mae", "bias", "correlation", "acc")
     headline: str = "rmse"
     baselines: tuple[str, ...] = ("persistence", "climatology")
+    beside: dict[str, str] = field(default_factory=dict)
     weights: Literal["auto", "cos_lat", "area", "quadrature", "uniform"] = "auto"
     spectra: tuple[str, ...] = ()
     resamples: int = 1000

@@ -38,6 +38,7 @@ class ForecastPlan:
         batch_size: forecasts advanced together.
         block: leads per chunk.
         climatology: of the state, for a model that adds to it; `workbench.data.climatology_store` opens one.
+        first_lead: strides from the start to the first lead: 1, or 0 for a diagnosis.
     """
 
     record: xr.Dataset
@@ -51,6 +52,7 @@ class ForecastPlan:
     batch_size: int = 16
     block: int = 20
     climatology: xr.Dataset | None = None
+    first_lead: int = 1
 
     @property
     def counts(self) -> dict[str, int]:
@@ -122,7 +124,7 @@ def plan_from(
 
 def template(packing: Packing, plan: ForecastPlan) -> xr.Dataset:
     """The forecast Dataset in full shape, lazy, with every coordinate and attribute."""
-    times = forecast_times(plan.record, plan.starts, plan.stride, plan.steps)
+    times = forecast_times(plan.record, plan.starts, plan.stride, plan.steps, plan.first_lead)
     coords: dict[str, Any] = {
         "member": ("member", np.arange(plan.members), {"long_name": "ensemble member", "units": "1"})
     }

@@ -166,11 +166,11 @@ def write_rollout(
     finally:
         writer.close()
     run.position_path.unlink(missing_ok=True)
-    outcome.path = path if store == path else _to_netcdf(store, path)
+    outcome.path = path if store == path else to_netcdf(store, path)
     return outcome
 
 
-def _to_netcdf(store: Path, path: Path) -> Path:
+def to_netcdf(store: Path, path: Path) -> Path:
     """Turn a finished Zarr forecast into one NetCDF-4 file and drop the store."""
     import shutil
 

@@ -77,6 +77,7 @@ def card_of(task: Any, extra: dict[str, Any] | None = None) -> dict[str, Any]:
         "workbench": __version__,
         "task": describe(task),
         "packing": task.packing.to_dict(),
+        "first_lead": task.first_lead,
         "parameters": sum(p.numel() for p in task.network.parameters()),
         **(extra or {}),
     }

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.baselines.damping import fit_damping
+from workbench.baselines.diagnosis import DIAGNOSES, fit_diagnosis
 from workbench.baselines.linear import LinearModel, fit_linear, predict_anomalies
 from workbench.data.climatology import climatology_at
 from workbench.data.spec import TRAJECTORY, Variable
@@ -51,7 +52,7 @@ def fit_baselines(
     """The baselines called `names`, in that order, fitted on the training part.
 
     Args:
-        names: among `BASELINES` and `STRUCTURES`.
+        names: among `BASELINES`, `STRUCTURES` and `DIAGNOSES`.
         problem: what is forecast.
         climatology: of the training part; persistence of a record without missing values and those of structures do
             without.
@@ -61,24 +62,32 @@ def fit_baselines(
         InputError: a name is unknown, or a part is too short for a regression.
     """
     for name in names:
-        known = [*BASELINES, *STRUCTURES]
+        known = [*BASELINES, *STRUCTURES, *DIAGNOSES]
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose among {', '.join(known)}"
             raise InputError(f"there is no baseline '{name}' (evaluate.baselines): {hint}")
+        if not problem.first_lead and name not in ("climatology", *DIAGNOSES):
+            raise InputError(
+                f"the baseline '{name}' forecasts, and nothing lies ahead here (data.horizon: 0): name others in "
+                f"evaluate.baselines, among climatology, {', '.join(DIAGNOSES)}"
+            )
     return {name: _fit(name, problem, climatology, weights) for name in names}
 
 
 def needs_climatology(names: Sequence[str], missing: str) -> bool:
     """Whether one of the baselines `names` needs a climatology."""
-    return missing == "mask" or any(name not in ("persistence", *STRUCTURES) for name in names)
+    return missing == "mask" or any(name not in ("persistence", *STRUCTURES, *DIAGNOSES) for name in names)
 
 
 def _fit(name: str, problem: Problem, climatology: xr.Dataset | None, weights: Mapping[str, np.ndarray]) -> Forecaster:
-    if name in STRUCTURES:
-        from workbench.baselines.structures import fit_structures  # the finite elements take a third of a second
+    if name in (*STRUCTURES, *DIAGNOSES):
+        if name in STRUCTURES:
+            from workbench.baselines.structures import fit_structures  # the finite elements take a third of a second
 
-        predict, words = fit_structures(name, problem)
+            predict, words = fit_structures(name, problem)
+        else:
+            predict, words = fit_diagnosis(name, problem)
         return lambda trajectories, starts: _forecast(
             problem, predict(trajectories, starts), trajectories, starts, words
         )

@@ -17,7 +17,9 @@ writes  runs/EXPERIMENT/baselines.nc, laid out like scores.nc
 
 Which forecasts: as many steps and starts as the section rollout: says, from its split. Which baselines: by default
 all of persistence, climatology, damped_persistence and linear, and of a record that workbench.simulate.structures made
-quasi_static, modal and coarse_mesh too. What they reach is what a model has to beat.
+quasi_static, modal and coarse_mesh too. Where nothing lies ahead (data.horizon: 0) they are climatology, regression and
+either interpolations of the means (data.coarsen) or the closure by gradients. What they reach is what a model has to
+beat.
 
   workbench baselines -c weather/ncep_slp_fno
   workbench baselines -c kolmogorov/fno --rollout.steps=50 --evaluate.baselines="[persistence, linear]"
@@ -32,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options, rest = parser.parse_known_args(list(argv))
     if options.list:
-        from workbench.baselines.forecasts import BASELINES, STRUCTURES
+        from workbench.baselines.forecasts import BASELINES, DIAGNOSES, STRUCTURES
 
-        every = {**BASELINES, **STRUCTURES}
+        every = {**BASELINES, **STRUCTURES, **DIAGNOSES}
         print("\n".join(f"{name}\n    {definition}" for name, definition in every.items()))
         return 0
     experiment = experiments.load(options.config, rest, options.run_dir)
@@ -59,6 +61,7 @@ def score_baselines(experiment: experiments.Experiment, *, overwrite: bool = Fal
     """
     from dataclasses import replace
 
+    from workbench.baselines.diagnosis import suitable
     from workbench.baselines.forecasts import BASELINES, STRUCTURES, persistence
     from workbench.data.starts import Problem, choose_starts
     from workbench.data.store import open_data, refuse_existing
@@ -72,9 +75,10 @@ def score_baselines(experiment: experiments.Experiment, *, overwrite: bool = Fal
     problem = Problem.of(open_data(data), data, config.steps)
     if "baselines" not in (experiment.config.get("evaluate") or {}):
         every = (*BASELINES, *(STRUCTURES if "material_law" in problem.record.attrs else ()))
+        every = every if problem.first_lead else suitable(problem)
         experiment = replace(experiment, evaluate=replace(experiment.evaluate, baselines=every))
     trajectories, starts = choose_starts(
-        problem.parts[config.split], data.history, data.stride, config.steps, config.starts
+        problem.parts[config.split], data.history, data.stride, data.reach(config.steps), config.starts
     )
     aligned = align(problem, persistence(problem, trajectories, starts))
     if config.split != "train":

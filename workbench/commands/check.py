@@ -81,7 +81,7 @@ def check(experiment: experiments.Experiment, batch: bool = True) -> Iterator[Fi
             seen.parts[rollout.split],
             experiment.data.history,
             experiment.data.stride,
-            rollout.steps if rollout.within else 0,
+            experiment.data.reach(rollout.steps) if rollout.within else 0,
             rollout.starts,
         )
         yield Finding(

@@ -72,7 +72,7 @@ def from_experiment(
     """Forecast `data.horizon` steps from every start of the split of the experiment's `rollout` section."""
     from workbench.commands.rollout import roll_out
 
-    config = replace(experiment.rollout, steps=steps or experiment.data.horizon, starts=0, members=1)
+    config = replace(experiment.rollout, steps=steps or max(experiment.data.horizon, 1), starts=0, members=1)
     chosen = replace(experiment, rollout=config)
     target = Path(output) if output else experiment.run_dir / "predict.zarr"
     return roll_out(chosen, weights, device, overwrite, target)
@@ -108,7 +108,7 @@ def from_file(
     runs = segments(record, "split")
     forcing = card["packing"]["groups"].get("forcing", {}).get("variables", [])
     first, forced = (history - 1) * stride, not all(n in record and is_derived(record[n]) for n in forcing)
-    reach = steps * stride if forced else 0
+    reach = (steps - 1 + card.get("first_lead", 1)) * stride if forced else 0
     starts = np.concatenate([np.arange(lo + first, hi - reach) for lo, hi in runs])
     if not len(starts):
         known = f" and the forcing of {steps} steps after them" if forced else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,15 @@ def roll_out(
     refuse_existing(target, overwrite)
     read_card(source)
     record = open_data(data)
-    reach, split = config.steps if config.within else 0, parts(record, data)
+    reach, split = data.reach(config.steps) if config.within else 0, parts(record, data)
     trajectories, starts = choose_starts(split[config.split], data.history, data.stride, reach, config.starts)
     climatology = open_climatology(record, data, split) if data.climatology else None
     from workbench.weights import load
 
     task, card = load(source, trusted=class_paths(experiment.config))
+    if task.first_lead != data.first_lead:
+        repair = "forecasts: set it to 1 or more" if task.first_lead else "forecasts nothing: set it to 0"
+        raise InputError(f"data.horizon is {data.horizon}, and the {type(task).__name__} in {source} {repair}")
     from workbench.plan import plan_from
 
     plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size, climatology)
@@ -89,15 +93,20 @@ def forecast(
     import torch
 
     from workbench.allocator import keep_freed_memory
+    from workbench.diagnosis import write_diagnosis
     from workbench.progress import bar
     from workbench.rollout import write_rollout
 
     keep_freed_memory()
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     source = str(plan.record.encoding.get("source", ""))
+    plan = replace(plan, first_lead=task.first_lead)
+    write, what = (write_rollout, "Forecast") if task.first_lead else (write_diagnosis, "Diagnosis")
+    steps = f"autoregressive forecast of {plan.steps} steps" if task.first_lead else "fields at the instants seen"
+    names = [n for r in ("state", "diagnostic") if r in task.packing.groups for n in task.packing.groups[r].variables]
     attrs = {
-        "title": f"Forecast of {', '.join(task.packing.groups['state'].variables)} by {name}",
-        "history": f"workbench {card['workbench']}: autoregressive forecast of {plan.steps} steps",
+        "title": f"{what} of {', '.join(names)} by {name}",
+        "history": f"workbench {card['workbench']}: {steps}",
         "source": f"neural surrogate {card['task']['init_args']['network']['class_path']}",
         "workbench_experiment": name,
         "workbench_record": source,
@@ -108,7 +117,7 @@ def forecast(
     }
     identity = {"weights": weights, "modified": Path(weights).stat().st_mtime_ns, "record": source}
     with bar("rollout") as progress:
-        outcome = write_rollout(
+        outcome = write(
             task.to(chosen),
             plan,
             path,

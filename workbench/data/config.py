@@ -59,7 +59,8 @@ class DataConfig:
             the grid.
         diagnostic: variables that are predicted and not fed back (stress).
         history: number of states that the model sees.
-        horizon: number of future states in a training sample; over 1, training is unrolled.
+        horizon: number of future states in a training sample; over 1, training is unrolled; 0 where nothing lies ahead
+            and the task gives fields at the instants that it sees (`workbench.tasks.DiagnosisTask`).
         validation_horizon: number of future states in a validation sample; by default as `horizon`.
         stride: record steps between two states.
         every: record steps between the starts of two samples.
@@ -73,6 +74,8 @@ class DataConfig:
         crop: index range per dimension, ``{lat: [0, 16]}``, applied when the record is opened.
         split: which part trains, validates, tests.
         gaps: what a gap in the time axis does: ``error``, or ``split`` (no window crosses it).
+        coarsen: points along each axis, of which a model that downscales sees the area-weighted mean alone
+            (`workbench.tasks.DownscalingTask`).
         missing: what a missing value does: ``error``, or ``mask`` (a mask channel per input channel, and a
             loss over valid points only).
         normalise: ``standard`` (mean and standard deviation of the training split, per channel), ``none``, or
@@ -89,7 +92,7 @@ class DataConfig:
     """
 
     record: str
-    state: tuple[str, ...]
+    state: tuple[str, ...] = ()
     forcing: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
     diagnostic: tuple[str, ...] = ()
@@ -106,6 +109,7 @@ class DataConfig:
     crop: dict[str, tuple[int, int]] = field(default_factory=dict)
     split: Split = field(default_factory=Split)
     gaps: Literal["error", "split"] = "error"
+    coarsen: int = 1
     missing: Literal["error", "mask"] = "error"
     damaged: Literal["stop", "skip"] = "stop"
     normalise: Literal["standard", "none", "published"] = "standard"
@@ -118,7 +122,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one and variables in two parts."""
-        least = {"history": 1, "horizon": 1, "stride": 1, "every": 1, "batch_size": 1, "threads": 0}
+        least = {"history": 1, "horizon": 0, "coarsen": 1, "stride": 1, "every": 1, "batch_size": 1, "threads": 0}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise InputError(f"data.{name} is {getattr(self, name)}: expected at least {minimum}")
@@ -127,6 +131,11 @@ class DataConfig:
                 raise InputError(f"data.{name} is {list(getattr(self, name))}: expected steps of at least {least_step}")
         if self.input_deltas and self.history < 2:
             raise InputError(f"data.input_deltas lie between inputs, data.history is {self.history}: set it to 2")
+        if self.coarsen > 1 and self.horizon:
+            raise InputError(
+                f"data.coarsen is {self.coarsen} and data.horizon {self.horizon}: downscaling gives the fields at the "
+                "instants that it sees; set data.horizon: 0"
+            )
         if self.normalise == "published" and self.climatology in (None, FIT):
             raise InputError("data.normalise is published: data.climatology must name the folder of published files")
         if self.remote_cache_gb <= 0:
@@ -139,6 +148,15 @@ class DataConfig:
                 seen[name] = role
         if not self.state and not self.diagnostic:
             raise InputError("data.state is empty: name at least one variable to predict")
+
+    @property
+    def first_lead(self) -> int:
+        """Strides from the latest state seen to the first that is predicted: 0 where nothing lies ahead."""
+        return min(self.horizon, 1)
+
+    def reach(self, steps: int) -> int:
+        """Strides from the latest state seen to the last of `steps` predicted ones."""
+        return steps - 1 + self.first_lead
 
     def roles(self) -> dict[str, tuple[str, ...]]:
         """Role -> variable names, for the roles that have any."""

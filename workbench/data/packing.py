@@ -76,6 +76,7 @@ class Packing:
         history: number of states that a model sees.
         missing: ``error`` or ``mask``.
         period: what the normaliser was fitted on.
+        coarsen: points along each axis of a cell, where the means over cells are downscaled.
     """
 
     spec: RecordSpec
@@ -83,6 +84,7 @@ class Packing:
     history: int
     missing: str
     period: str
+    coarsen: int = 1
 
     @classmethod
     def fit(
@@ -109,7 +111,7 @@ class Packing:
             variances = [climatology[n + ANOMALY_VARIANCE].values.ravel() for n in groups["state"].variables]
             anomaly_std = tuple(float(v) or 1.0 for v in np.sqrt(np.concatenate(variances)))
             groups["state"] = replace(groups["state"], anomaly_std=anomaly_std)
-        return cls(spec, groups, config.history, config.missing, statistics.period)
+        return cls(spec, groups, config.history, config.missing, statistics.period, config.coarsen)
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -199,13 +201,15 @@ class Packing:
             "history": self.history,
             "missing": self.missing,
             "period": self.period,
+            "coarsen": self.coarsen,
         }
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Packing:
         """Rebuild the packing that `to_dict` wrote."""
         groups = {role: ChannelGroup(**{k: tuple(v) for k, v in g.items()}) for role, g in plain["groups"].items()}
-        return cls(RecordSpec.from_dict(plain["spec"]), groups, plain["history"], plain["missing"], plain["period"])
+        spec = RecordSpec.from_dict(plain["spec"])
+        return cls(spec, groups, plain["history"], plain["missing"], plain["period"], plain.get("coarsen", 1))
 
 
 class Normaliser(torch.nn.Module):

@@ -1,7 +1,8 @@
 """Where forecasts start and when they are valid: shared by rollout, baselines and evaluation, so that all agree.
 
 A *start* is the record time index of the latest state that a forecast sees. Its history reaches back
-``(history - 1) * stride`` record steps and its leads reach forward ``steps * stride``.
+``(history - 1) * stride`` record steps and its leads reach forward ``steps * stride``. A diagnosis is a forecast whose
+only lead is 0.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Problem:
         stride: record steps between two states.
         steps: states that are forecast.
         missing: ``error`` or ``mask``.
+        first_lead: strides from the start to the first state that is forecast: 1, or 0 for a diagnosis.
+        inputs: variables that a diagnosis is made from.
+        coarsen: points along each axis of a cell, where the means over cells are downscaled.
     """
 
     record: xr.Dataset
@@ -42,6 +46,9 @@ class Problem:
     stride: int
     steps: int
     missing: str = "error"
+    first_lead: int = 1
+    inputs: tuple[str, ...] = ()
+    coarsen: int = 1
 
     @classmethod
     def of(cls, record: xr.Dataset, config: DataConfig, steps: int) -> Problem:
@@ -58,7 +65,18 @@ class Problem:
                     f"variable '{name}' has dimensions {record[name].dims} and does not change in time: list it under "
                     "data.static"
                 )
-        return cls(record, parts(record, config), names, config.history, config.stride, steps, config.missing)
+        return cls(
+            record,
+            parts(record, config),
+            names,
+            config.history,
+            config.stride,
+            steps,
+            config.missing,
+            config.first_lead,
+            config.forcing,
+            config.coarsen,
+        )
 
     def space(self, name: str) -> tuple[str, ...]:
         """Dimensions of a variable besides trajectory and time."""
@@ -68,15 +86,20 @@ class Problem:
         """Sizes of `space`."""
         return tuple(self.record.sizes[dim] for dim in self.space(name))
 
+    @property
+    def leads(self) -> np.ndarray:
+        """Strides from the start to each state that is forecast, ``int64[steps]``."""
+        return np.arange(self.first_lead, self.first_lead + self.steps)
+
     def windows(self, part: str) -> np.ndarray:
         """Number of windows of history and lead in a part, for each lead, ``int64[steps]``."""
-        spans = self.stride * (self.history - 1 + np.arange(1, self.steps + 1))
+        spans = self.stride * (self.history - 1 + self.leads)
         fitting = [np.maximum(hi - lo - spans, 0) for lo, hi in self.parts[part].runs]
         return np.asarray(len(self.parts[part].trajectories) * np.sum(fitting, axis=0), dtype=np.int64)
 
     def times(self, starts: np.ndarray) -> dict[str, xr.DataArray]:
         """Coordinates ``init_time``, ``lead_time`` and ``valid_time`` of forecasts from `starts`."""
-        return forecast_times(self.record, starts, self.stride, self.steps)
+        return forecast_times(self.record, starts, self.stride, self.steps, self.first_lead)
 
     def states(self, trajectories: np.ndarray, starts: np.ndarray, back: int = 0) -> xr.Dataset:
         """The states ``([trajectory,] init_time, *space)`` that lie `back` states before the starts; lazy on dask."""
@@ -93,7 +116,7 @@ def choose_starts(part: Part, history: int, stride: int, steps: int, count: int 
         part: trajectories and uniform runs of time steps.
         history: states that a forecast sees, the start included.
         stride: record steps between two states.
-        steps: states that are forecast.
+        steps: strides from the start to the last state that is forecast.
         count: number of starts; 0 takes every one, and so does a number above what there is.
 
     Returns:
@@ -116,7 +139,9 @@ def choose_starts(part: Part, history: int, stride: int, steps: int, count: int 
     return np.asarray(part.trajectories, dtype=np.int64), possible
 
 
-def forecast_times(record: xr.Dataset, starts: np.ndarray, stride: int, steps: int) -> dict[str, xr.DataArray]:
+def forecast_times(
+    record: xr.Dataset, starts: np.ndarray, stride: int, steps: int, first_lead: int = 1
+) -> dict[str, xr.DataArray]:
     """Coordinates of forecasts of `record` from `starts`.
 
     Args:
@@ -124,6 +149,7 @@ def forecast_times(record: xr.Dataset, starts: np.ndarray, stride: int, steps: i
         starts: ``int[m]`` record time indices.
         stride: record steps between two states.
         steps: number of leads.
+        first_lead: strides from the start to the first of them.
 
     Returns:
         ``init_time[m]``; ``lead_time[steps]``, timedelta64 for calendar dates, else in the units of time; and
@@ -131,7 +157,7 @@ def forecast_times(record: xr.Dataset, starts: np.ndarray, stride: int, steps: i
     """
     step, units, calendar = time_step(record)
     time = record[TIME].values
-    leads: np.ndarray = step * stride * np.arange(1, steps + 1)
+    leads: np.ndarray = step * stride * np.arange(first_lead, first_lead + steps)
     if calendar:
         time = time.astype("datetime64[ns]")
         leads = (leads * 1e9).round().astype("timedelta64[ns]")

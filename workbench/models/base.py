@@ -41,6 +41,32 @@ class Network(nn.Module, ABC):
         """Return the output channels at the nodes of the input, in the units of the packed data."""
 
 
+class DownscalingNetwork(nn.Module, ABC):
+    """A map from means over cells, and what is known of the points in them, to a field on the points.
+
+    A concrete network takes these three arguments first and by position, with defaults for all others.
+
+    Args:
+        in_channels: channels of the cells, and of what is known of the points (0 where nothing is).
+        out_channels: channels of the fine field.
+        space: cells along each axis, and points along each axis.
+    """
+
+    def __init__(
+        self, in_channels: tuple[int, int], out_channels: int, space: tuple[tuple[int, ...], tuple[int, ...]]
+    ) -> None:
+        super().__init__()
+        self.in_channels = (in_channels[0], in_channels[1])
+        self.out_channels = out_channels
+        self.space = (tuple(space[0]), tuple(space[1]))
+
+    @abstractmethod
+    def forward(
+        self, means: Float[Tensor, "b c *cells"], known: Float[Tensor, "b k *points"] | None = None
+    ) -> Float[Tensor, "b d *points"]:
+        """Return the output channels on the points, in the units of the packed data."""
+
+
 class Prediction(NamedTuple):
     """What a network of nodes and elements gives for a sequence of steps.
 

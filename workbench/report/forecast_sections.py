@@ -22,7 +22,10 @@ ROWS = 4
 
 
 def forecast_sections(run: Run, gallery: Gallery) -> list[Section]:
-    """The sections on one forecast; each says what is missing where there is no forecast or no truth."""
+    """The sections on one forecast; each says what is missing where there is no forecast or no truth.
+
+    A forecast that moves has two, a diagnosis one.
+    """
     titles = {"forecast": "A forecast beside the truth", "last-lead": "The last lead"}
     if run.forecast is None:
         reason: list[Content] = ["No forecast yet: run ", element("code", run.command("rollout"))]
@@ -38,9 +41,11 @@ def forecast_sections(run: Run, gallery: Gallery) -> list[Section]:
             raise
         return [absent(anchor, title, f"No truth to compare with: {error}") for anchor, title in titles.items()]
     variable = chosen_variable(run, case)
-    moving = Section("forecast", titles["forecast"], moving_picture(run, case, variable, gallery))
     order = [variable, *run.experiment.data.state, *run.experiment.data.diagnostic]
     names = [name for name in dict.fromkeys(order) if name in case.truth]
+    if not run.experiment.data.horizon:  # the only lead is 0: nothing moves
+        return [Section("forecast", "A diagnosis beside the truth", last_lead(case, names, gallery))]
+    moving = Section("forecast", titles["forecast"], moving_picture(run, case, variable, gallery))
     return [moving, Section("last-lead", titles["last-lead"], last_lead(case, names, gallery))]
 
 

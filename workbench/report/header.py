@@ -31,7 +31,8 @@ def long_run(run: Run) -> str:
     """The verdict of the domain, such as whether a flow is stable, where the run was scored so."""
     if not run.experiment.long_run.exists():
         return ""
-    return f"Long run: {read_long_run(run, lambda s: 'verdict' in s.attrs, 'verdict').attrs['verdict']}"
+    title = "Diagnosis" if run.experiment.evaluate.long_run.domain == "diagnosis" else "Long run"
+    return f"{title}: {read_long_run(run, lambda s: 'verdict' in s.attrs, 'verdict').attrs['verdict']}"
 
 
 def verdict(sentence: str, headline: str, domain: str, command: str) -> Html:

@@ -67,13 +67,14 @@ def compose(run: Run, gallery: Gallery) -> str:
     """The page as text; figures go to `gallery` on the way."""
     title = run.experiment.report.title or run.experiment.name
     stopped = stops(run.forecast, run.record) if run.forecast is not None else []
-    forecast, last = forecast_sections(run, gallery)
+    forecast, *last = forecast_sections(run, gallery)
+    growth = [sections.growth_section(run, gallery, stopped)] if run.experiment.data.horizon else []
     parts = [
         *structure_sections(run, gallery),
         forecast,
         sections.scores_section(run),
-        sections.growth_section(run, gallery, stopped),
-        last,
+        *growth,
+        *last,
         sections.spectra_section(run, gallery),
         sections.drift_section(run, gallery),
         *_long_run(run, gallery),

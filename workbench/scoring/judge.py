@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from workbench import __version__
@@ -15,6 +16,7 @@ from workbench.data.climatology import fit_climatology, refuse_leak
 from workbench.data.grid import Weighting, axis_weights, is_latitude
 from workbench.data.spec import RecordSpec
 from workbench.data.starts import Problem
+from workbench.data.store import open_record
 from workbench.errors import InputError
 from workbench.experiment import Experiment
 from workbench.metrics import find_metric
@@ -22,7 +24,7 @@ from workbench.metrics.base import SampleStatistic, Statistic
 from workbench.scoring.scores import score_dataset
 from workbench.scoring.sheet import Sheet, scored_metrics
 from workbench.scoring.tally import Request, full_weights, spectrum_dims, tally
-from workbench.scoring.truth import Aligned, entries
+from workbench.scoring.truth import Aligned, align, entries
 from workbench.scoring.verdict import bar_to_clear, headline, shown_leads, verdict
 
 MODEL = "model"
@@ -58,6 +60,8 @@ def judge(
         climatology = fit_climatology(problem.record, problem.names, problem.parts["train"], problem.missing)
     fitted = fit_baselines(config.baselines, problem, climatology, full_weights(problem, config.weights))
     beside = {name: forecaster(aligned.trajectories, aligned.starts) for name, forecaster in fitted.items()}
+    if with_model:
+        beside |= {name: other_run(aligned, name, path) for name, path in config.beside.items()}
     forecasts = {MODEL: aligned.forecast, **beside} if with_model else beside
     if not forecasts:
         raise InputError(f"evaluate.baselines is empty: name at least one of {', '.join(BASELINES)}")
@@ -69,13 +73,39 @@ def judge(
         tally(aligned, forecasts, request, progress),
         metrics,
         config,
-        config.baselines if with_model else (),
+        tuple(beside) if with_model else (),
         problem.times(aligned.starts)["lead_time"],
         units,
     )
     scores = score_dataset(sheet).assign_attrs(_provenance(experiment, aligned, climatology, members))
     scores.attrs["baselines"] = json.dumps({name: str(f.attrs["definition"]) for name, f in beside.items()})
     return scores.assign_attrs(_sentences(scores, experiment, with_model))
+
+
+def other_run(aligned: Aligned, name: str, path: str) -> xr.Dataset:
+    """The forecast of another run, from the same starts.
+
+    Raises:
+        InputError: there is none, it does not fit the record, or it has other starts or leads.
+    """
+    inside = [Path(path) / "rollout.zarr", Path(path) / "rollout.nc"]
+    places = [Path(path)] if Path(path).suffix in (".zarr", ".nc") else [p for p in inside if p.exists()]
+    if not places:
+        raise InputError(f"evaluate.beside names '{name}', and there is no forecast in {path}: roll it out first")
+    found = open_record(str(places[0]))
+    other = align(aligned.problem, found)
+    same = [np.array_equal(*pair) for pair in zip(_which(other), _which(aligned), strict=True)]
+    if not all(same):
+        raise InputError(
+            f"the forecast of '{name}' ({places[0]}) has other starts, trajectories or leads than that of this run: "
+            "roll both out with the same section rollout"
+        )
+    definition = f"{found.attrs.get('title', name)}, {found.attrs.get('workbench_parameters', '?')} parameters"
+    return other.forecast.mean("member", keep_attrs=True).expand_dims(member=[0]).assign_attrs(definition=definition)
+
+
+def _which(aligned: Aligned) -> tuple[np.ndarray, ...]:
+    return aligned.trajectories, aligned.starts, aligned.valid
 
 
 def needs_reference(metric: str) -> bool:
@@ -130,7 +160,7 @@ def _sentences(scores: xr.Dataset, experiment: Experiment, with_model: bool) -> 
     config = experiment.evaluate
     if not with_model:
         return {"headline": bar_to_clear(scores, config.headline)}
-    if not config.baselines:
+    if "beats_to" not in scores:
         return {
             "headline": "no baselines to beat: name some in evaluate.baselines",
             "verdict": "not compared with baselines",

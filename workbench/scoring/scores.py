@@ -20,7 +20,9 @@ from workbench.significance import compare
 
 def score_dataset(sheet: Sheet) -> xr.Dataset:
     """Every score of every forecast; what each variable is stands in its ``long_name``."""
-    dataset = xr.Dataset({**_scores(sheet), **decorrelation(sheet), **variance(sheet), **spectra(sheet)})
+    dataset = xr.Dataset({**_scores(sheet), **variance(sheet), **spectra(sheet)})
+    if sheet.ahead:
+        dataset.update(decorrelation(sheet))
     dataset["score_by_start"] = _by_start(sheet)
     dataset["finite_starts"] = _finite_starts(sheet)
     if sheet.baselines:

@@ -46,6 +46,12 @@ class Sheet:
         return list(next(iter(self.tally.sums.values())))
 
     @property
+    def ahead(self) -> bool:
+        """Whether the leads lie ahead of the starts; a diagnosis has the lead 0 alone."""
+        leads = self.leads.values
+        return bool(leads[0] != leads[0] - leads[0])
+
+    @property
     def lead_units(self) -> dict[str, str]:
         """The attribute ``units`` of a lead; none for time differences, which carry their own."""
         return {k: str(v) for k, v in self.leads.attrs.items() if k == "units"}

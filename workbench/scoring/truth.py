@@ -103,7 +103,7 @@ def align(problem: Problem, forecast: xr.Dataset) -> Aligned:
     problem = replace(problem, steps=forecast.sizes["lead_time"])
     starts = time_index(problem.record, forecast["init_time"], "initial time").values
     valid = time_index(problem.record, forecast["valid_time"].transpose("init_time", "lead_time")).values
-    expected = starts[:, None] + problem.stride * np.arange(1, problem.steps + 1)
+    expected = starts[:, None] + problem.stride * problem.leads
     if not np.array_equal(valid, expected):
         raise InputError(
             f"the leads of the forecast are {np.unique(np.diff(valid[0], prepend=starts[0])).tolist()} record steps "

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from workbench.data.config import DataConfig
 from workbench.data.grid import mean_one_weights
@@ -23,6 +21,7 @@ from workbench.data.packing import ChannelGroup, Normaliser, Packing
 from workbench.errors import InputError
 from workbench.known import Known
 from workbench.models.base import Network
+from workbench.tasks.base import Task
 from workbench.tasks.constraints import Constraints, Invariants
 from workbench.tasks.losses import Loss, RelativeL2
 from workbench.tasks.optimisation import Optimisation
@@ -32,7 +31,7 @@ Context = dict[str, Tensor]
 """What a step needs besides the state: normalised `forcing` [b, history + 1, c, *space] and `static` [b, c, *space]."""
 
 
-class ForecastTask(pl.LightningModule):
+class ForecastTask(Task):
     """Forecast the next state of a record from its last states.
 
     Args:
@@ -64,8 +63,8 @@ class ForecastTask(pl.LightningModule):
         horizons: dict[int, int] | None = None,
         optimisation: Optimisation | None = None,
     ) -> None:
-        super().__init__()
-        self.arguments: dict[str, Any] = {
+        super().__init__(optimisation)
+        self.arguments = {
             "network": network,
             "loss": loss,
             "residual": residual,
@@ -86,12 +85,6 @@ class ForecastTask(pl.LightningModule):
         self.horizons = checked_horizons(horizons or {})
         self.augmentation: Augmentation | None = None
         self.invariants: Invariants | None = None
-        self.optimisation = optimisation or Optimisation()
-        self.packing: Packing | None = None
-        self.validation_loss = MeanMetric()
-        self.test_loss = MeanMetric()
-        self.train_loss = MeanMetric()
-        self.train_loss.persistent(True)  # so that a run resumed inside an epoch logs the mean of the whole epoch
 
     # ------------------------------------------------------------------------------------------ building
 
@@ -230,6 +223,8 @@ class ForecastTask(pl.LightningModule):
             window = window + self.noise * torch.randn_like(window)
         if "diagnostic" in normalised:
             truth = torch.cat([truth, normalised["diagnostic"][:, history:]], 2)
+        if not truth.shape[1]:
+            raise InputError("data.horizon is 0, and a forecast has at least one state ahead: set it to 1 or more")
         steps = self.training_steps(truth.shape[1]) if training else truth.shape[1]
         for step in range(steps):
             only_last = training and self.unroll == "pushforward" and step < steps - 1
@@ -251,33 +246,6 @@ class ForecastTask(pl.LightningModule):
         """Mean loss over the steps that count, per sample."""
         losses = [self.loss(prediction, truth) for prediction, truth in self.unrolled(batch, training)]
         return torch.stack(losses).mean(0)
-
-    def on_train_epoch_start(self) -> None:
-        """Forget the mean of the epoch before, which a checkpoint at its end still holds."""
-        self.train_loss.reset()
-
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Mean loss of the batch; the log averages over samples, not over batches."""
-        losses = self.sample_losses(batch, training=True)
-        self.train_loss.update(losses.detach())
-        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
-        self.log("loss", losses.detach().mean(), prog_bar=True, logger=False)
-        return losses.mean()
-
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Accumulate the validation loss."""
-        self.validation_loss.update(self.sample_losses(batch, training=False))
-        self.log("validation_loss", self.validation_loss, on_step=False, on_epoch=True, prog_bar=True)
-
-    def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Accumulate the test loss."""
-        self.test_loss.update(self.sample_losses(batch, training=False))
-        self.log("test_loss", self.test_loss, on_step=False, on_epoch=True)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with the schedule of `optimisation` over the whole training."""
-        total = self.trainer.datamodule.optimiser_steps(self.trainer)  # type: ignore[attr-defined]
-        return self.optimisation.configure(self.parameters(), total, self.trainer.max_epochs or 1)
 
 
 def checked_horizons(horizons: dict[int, int]) -> dict[int, int]:
