@@ -8,7 +8,7 @@ import xarray as xr
 from workbench.baselines.damping import fit_damping
 from workbench.baselines.forecasts import BASELINES, fit_baselines
 from workbench.baselines.linear import fit_linear
-from workbench.data.climatology import fit_climatology
+from workbench.data.climatology import climatology_at, fit_climatology
 from workbench.data.config import DataConfig, Split
 from workbench.data.starts import Problem, choose_starts, time_index
 from workbench.data.weights import cos_latitude
@@ -285,7 +285,7 @@ def test_published_scores_of_real_records(published, source, variable, days, per
     trajectories, starts = choose_starts(problem.parts["test"], 1, 1, days)
     wanted = published[source][variable][f"{24 * days}h"]
     assert len(starts) == wanted["n"]
-    found = {}
+    found, rest = {}, {}
     names = ("persistence", "climatology", "damped_persistence")
     for name, make in fit_baselines(names, problem, fitted, {}).items():
         prediction = make(trajectories, starts).isel(lead_time=[-1]).compute()
@@ -294,9 +294,13 @@ def test_published_scores_of_real_records(published, source, variable, days, per
         )
         truth = truth.assign_coords(init_time=prediction.init_time, lead_time=prediction.lead_time)
         options = {"over": ("lat", "lon"), "weights": cos_latitude(data.lat)}
-        sums = accumulate(["rmse"], prediction, truth, **options)
-        found[name] = float(finish(["rmse"], sums.sum("init_time"))[variable].squeeze())
+        options["climatology"] = climatology_at(fitted, prediction.valid_time)
+        metrics = ["rmse", "rmse_root_first", "acc_sample_mean"]
+        scores = finish(metrics, accumulate(metrics, prediction, truth, **options).sum("init_time"))[variable].squeeze()
+        found[name], rest[name] = float(scores[0]), scores[1:].values
     digits = len(persistence.partition(".")[2])
     assert [f"{score:.{digits}f}" for score in found.values()] == [persistence, climatology, damped]
     exact = [wanted[key] for key in ("persistence", "climatology", "damped_anom_persistence")]
     np.testing.assert_allclose(list(found.values()), exact, rtol=1e-9)
+    np.testing.assert_allclose(rest["persistence"], [wanted["persistence_wb1"], wanted["acc_persistence"]], rtol=1e-9)
+    assert rest["damped_persistence"][1] == pytest.approx(wanted["acc_damped"], rel=1e-9)

@@ -14,7 +14,7 @@ from workbench.commands import baselines
 from workbench.data.climatology import fit_climatology
 from workbench.data.starts import Problem, choose_starts
 from workbench.data.store import open_data
-from workbench.data.weights import cos_latitude
+from workbench.data.weights import cos_latitude, latitude_area
 from workbench.data.writer import write_record
 from workbench.errors import InputError
 from workbench.evaluate import evaluate, main
@@ -350,6 +350,79 @@ def test_an_ensemble_is_scored_by_its_mean_and_as_an_ensemble(run):
     alone = truth.u.var(["y", "x"]).mean(["member", "trajectory", "init_time"]) + 0.25
     assert np.allclose(found.variance.sel(source="model", variable="u"), alone, rtol=0.1)
     assert found.attrs["members"] == 4
+
+
+def globe(days=900):
+    """A daily record of wind on the whole sphere."""
+    values = autoregressive((2, days, 7, 12), phi=0.8).astype("f4")
+    attrs = {"units": "m s-1"}
+    return xr.Dataset(
+        {name: (("time", "lat", "lon"), v, attrs) for name, v in zip(("u", "v"), values, strict=True)},
+        {
+            "time": pd.date_range("2001-01-01", periods=days),
+            "lat": ("lat", np.linspace(90, -90, 7), {"units": "degrees_north"}),
+            "lon": ("lon", np.arange(12) * 30.0, {"units": "degrees_east"}),
+        },
+    )
+
+
+GLOBE = {
+    "state": ["u", "v"],
+    "split": {
+        "train": ["2001-01-01", "2002-12-31"],
+        "validation": ["2003-01-01", "2003-01-31"],
+        "test": ["2003-02-01", "2003-06-30"],
+    },
+}
+
+
+def test_a_wind_is_scored_as_one_and_printed_with_other_metrics(tmp_path, capsys):
+    run = Run(tmp_path, globe(), data=GLOBE, evaluate={"vectors": {"wind": ["u", "v"]}, "weights": "area"})
+    _, _, truth = run.pieces()
+    noised = noisy(truth, 0.3)
+    run.write(noised)
+    assert main([*run.words, "--evaluate.printed=[acc, bias, activity]"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines() if line.rstrip().endswith(" over 5 starts")] == [
+        "rmse", "acc", "bias", "activity"
+    ]  # fmt: skip
+    assert "wind: beats persistence and climatology" in printed
+    with xr.open_dataset(tmp_path / "out" / "scores.nc", decode_timedelta=True) as stored:
+        found = stored.load()
+    square = sum((noised[n] - truth[n]) ** 2 for n in ("u", "v"))
+    expected = np.sqrt(square.weighted(latitude_area(truth.lat)).mean(["member", "init_time", "lat", "lon"]))
+    model = found.score.sel(forecast="model", variable="wind")
+    np.testing.assert_allclose(model.sel(metric="rmse"), expected, rtol=1e-6)
+    assert np.isfinite(found.score.sel(variable="wind", metric=["acc", "activity"])[0]).all()
+    assert found.score.sel(variable="wind", metric="bias").isnull().all()
+    assert found.variance.sel(variable="wind").isnull().all() and found.attrs["weights"] == "area(lat)"
+
+
+@pytest.mark.parametrize(("dims", "longest"), [(["lat", "lon"], 5), (["lon"], 6)])
+def test_spectra_of_the_globe_hold_the_mean_square(tmp_path, dims, longest):
+    run = Run(tmp_path, globe(), data=GLOBE, evaluate={"spectra": dims, "baselines": []})
+    _, _, truth = run.pieces()
+    if longest == 5:  # what the grid holds up to its truncation
+        lat, lon = np.deg2rad(truth.lat), np.deg2rad(truth.lon)
+        smooth = np.sin(lat) + np.sin(2 * lon) * np.cos(lat) ** 2
+        truth = truth.map(lambda a: (0 * a + smooth).transpose(*a.dims), keep_attrs=True)
+    run.write(truth)
+    spectrum = evaluate(run.experiment()).spectrum.sel(source="model", variable="u")
+    assert spectrum.wavenumber.values.tolist() == list(range(longest + 1))
+    if longest == 5:  # <sin^2> = 1/3 and <cos^4> / 2 = 4/15
+        np.testing.assert_allclose(spectrum.sum("wavenumber"), 1 / 3 + 4 / 15, rtol=1e-6)
+    else:
+        square = (truth.u**2).weighted(cos_latitude(truth.lat)).mean(["lat", "lon", "init_time", "member"])
+        np.testing.assert_allclose(spectrum.sum("wavenumber"), square.values[[0, 1, 2, 5]], rtol=1e-6)
+
+
+def test_a_vector_of_what_is_not_there(tmp_path):
+    run = Run(tmp_path, globe(), data=GLOBE)
+    forecast = run.pieces()[2]
+    refused(run, forecast, "'wind' of u, w: expected a new name", "--evaluate.vectors={wind: [u, w]}")
+    refused(run, forecast, "'u' of u, v: expected a new name", "--evaluate.vectors={u: [u, v]}")
+    override = ("--evaluate.vectors={wind: [u, v]}", "--evaluate.headline=mae")
+    refused(run, forecast, "evaluate.headline is 'mae', which a vector does not have", *override)
 
 
 def test_missing_values_are_refused_or_masked(tmp_path):

@@ -34,6 +34,7 @@ evaluate: of the experiment, or here:
   workbench evaluate -c channel.yaml --evaluate.long_run.domain=channel
   workbench evaluate -c beam.yaml --evaluate.long_run.domain=structures
   workbench evaluate -c uk.yaml --evaluate.long_run.domain=diagnosis --evaluate.beside="{cnn: runs/uk_cnn}"
+  workbench evaluate -c era5.yaml --evaluate.long_run.domain=storms
   >>> xr.open_dataset("runs/kolmogorov/fno/scores.nc").score.sel(metric="rmse")
 """
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         scores = evaluate(experiment, overwrite=options.overwrite, progress=progress)
     plain = summary(scores)
     if not options.json:
-        print_table(scores)
+        print_table(scores, experiment.evaluate.printed)
         print(f"wrote {experiment.scores}")
     if experiment.evaluate.long_run.domain:
         with bar("long run") as progress:

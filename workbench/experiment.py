@@ -29,10 +29,12 @@ class RolloutConfig:
         starts: number of initial times, evenly spaced over the split (per trajectory); 0 takes every one.
         split: part of the record that the starts come from.
         within: keep every lead inside the split, so that it can be scored; ``false`` lets forecasts run past it.
-        members: ensemble members per start; over 1 needs a `perturbation`.
+        members: ensemble members per start and network; over 1 needs a `perturbation` or a `mask_ratio`.
         perturbation: standard deviation of the noise added to each member's initial state, in units of each
             channel's training standard deviation; member 0 is never perturbed.
-        seed: seed of the perturbations.
+        mask_ratio: fraction of the tokens of a `PrithviWxC` that each member masks at each step, by draws of its own;
+            member 0 is never masked.
+        seed: seed of the perturbations and masks.
         batch_size: forecasts advanced together; by default that of the data.
         block: lead times written at once; by default what fills a chunk of about 4 MB.
         format: ``zarr``, or ``netcdf`` for one NetCDF-4 file.
@@ -44,6 +46,7 @@ class RolloutConfig:
     within: bool = True
     members: int = 1
     perturbation: float = 0.0
+    mask_ratio: float = 0.0
     seed: int = 0
     batch_size: int | None = None
     block: int | None = None
@@ -54,7 +57,15 @@ class RolloutConfig:
         for name in ("steps", "members"):
             if getattr(self, name) < 1:
                 raise InputError(f"rollout.{name} is {getattr(self, name)}: expected at least 1")
-        if self.members > 1 and self.perturbation <= 0:
+        if not 0 <= self.mask_ratio < 1:
+            raise InputError(f"rollout.mask_ratio is {self.mask_ratio}: expected a fraction of the tokens, below 1")
+        if self.mask_ratio and (self.members < 2 or self.perturbation > 0):
+            raise InputError(
+                f"rollout.mask_ratio is {self.mask_ratio} with {self.members} members and perturbation "
+                f"{self.perturbation}: masks make the members differ, of which the first has none; set rollout.members "
+                "to 2 or more and leave rollout.perturbation at 0"
+            )
+        if self.members > 1 and self.perturbation <= 0 and not self.mask_ratio:
             raise InputError(
                 f"rollout.members is {self.members} with rollout.perturbation {self.perturbation}: all members would "
                 "be equal; set rollout.perturbation (0.01 is a usual start)"
@@ -66,8 +77,8 @@ class LongRunConfig:
     """Statistics of a rollout as a whole, beside those of the truth: what its field asks besides errors at each lead.
 
     Args:
-        domain: whose statistics: ``channel``, turbulent flow between two walls, ``structures``, vibrating bodies, or
-            ``diagnosis``, fluxes and downscaled fields; by default none.
+        domain: whose statistics: ``channel``, turbulent flow between two walls, ``structures``, vibrating bodies,
+            ``diagnosis``, fluxes and downscaled fields, or ``storms``, tracks of lows in the weather; by default none.
         references: of ``channel``: other records of the same flow, such as coarse solvers, that stand beside the model
             (name -> recipe, path or address); a text file holds published profiles.
         discard: of ``channel``: part of the forecast's steps that is left out of its statistics, while it settles.
@@ -75,7 +86,7 @@ class LongRunConfig:
             from.
     """
 
-    domain: Literal["", "channel", "structures", "diagnosis"] = ""
+    domain: Literal["", "channel", "structures", "diagnosis", "storms"] = ""
     references: dict[str, str] = field(default_factory=dict)
     discard: float = 0.2
     batches: int = 20
@@ -86,11 +97,15 @@ class LongRunConfig:
             raise InputError(f"evaluate.long_run.discard is {self.discard}: expected a part of the steps, 0 or below 1")
         if self.batches < 2:
             raise InputError(f"evaluate.long_run.batches is {self.batches}: an uncertainty needs at least 2")
-        if self.references and self.domain in ("structures", "diagnosis"):
-            raise InputError(
-                f"evaluate.long_run.references are of the domain channel: what stands beside {self.domain} is named in "
-                "evaluate.baselines, for example quasi_static and modal, or bilinear and regression"
-            )
+        beside = {
+            "structures": "what stands beside a structure is named in evaluate.baselines, for example quasi_static, "
+            "modal and coarse_mesh",
+            "diagnosis": "what stands beside a diagnosis is named in evaluate.baselines, for example bilinear and "
+            "regression",
+            "storms": "beside storms stands their own motion, carried on",
+        }
+        if self.references and self.domain in beside:
+            raise InputError(f"evaluate.long_run.references are of the domain channel: {beside[self.domain]}")
 
 
 @dataclass(frozen=True)
@@ -100,10 +115,13 @@ class EvaluateConfig:
     Args:
         metrics: names of metrics (``workbench evaluate --list`` prints them with definitions).
         headline: the metric of the report's first sentence.
+        printed: metrics that ``workbench evaluate`` prints besides the headline's.
         baselines: forecasts that stand beside the model in every table.
         beside: other runs, whose forecasts stand beside them: name -> run directory, or forecast.
         weights: area weights: ``auto`` (cosine of latitude where the record has one, else quadrature on stretched axes,
             else uniform), ``cos_lat``, ``area``, ``quadrature`` or ``uniform``.
+        vectors: vectors that are scored as one quantity beside their components, such as ``{wind: [u10, v10]}``; their
+            ``rmse`` is the root of the mean squared length of the error.
         spectra: dimensions along which spectra are taken; by default the periodic ones that the record names in its
             attribute ``periodic``, else none.
         resamples: bootstrap resamples over starts.
@@ -113,9 +131,11 @@ class EvaluateConfig:
 
     metrics: tuple[str, ...] = ("rmse", "mae", "bias", "correlation", "acc")
     headline: str = "rmse"
+    printed: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ("persistence", "climatology")
     beside: dict[str, str] = field(default_factory=dict)
     weights: Literal["auto", "cos_lat", "area", "quadrature", "uniform"] = "auto"
+    vectors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     spectra: tuple[str, ...] = ()
     resamples: int = 1000
     confidence: float = 0.95

@@ -5,6 +5,7 @@ from scores.probability import crps_for_ensemble
 
 from workbench.errors import InputError
 from workbench.metrics import evaluate
+from workbench.metrics.ensembles import ENSEMBLE_METRICS
 
 DIMS = ("member", "init_time", "x")
 
@@ -35,6 +36,23 @@ def test_hand_worked_spread_and_skill():
     assert spread == pytest.approx(np.sqrt(7 / 3))
     assert skill == pytest.approx(2 / 3)
     assert ratio == pytest.approx(np.sqrt(4 / 3) * np.sqrt(7 / 3) / (2 / 3))
+
+
+def test_hand_worked_unbiased_skill():
+    members, truth = np.array([0.0, 1.0, 3.0]).reshape(3, 1, 1), np.full((1, 1), 4.0)
+    skill, ratio = scores_of(["skill_unbiased", "spread_skill_ratio_unbiased"], members, truth)
+    assert skill == pytest.approx(np.sqrt((8 / 3) ** 2 - 7 / 9))
+    assert ratio == pytest.approx(np.sqrt(7 / 3) / skill)
+    truth = np.full((1, 1), 4 / 3)  # no error, less than the spread of the mean: no estimate
+    assert np.isnan(scores_of(["skill_unbiased", "spread_skill_ratio_unbiased"], members, truth)).all()
+
+
+def test_almost_fair_crps_is_between_the_plain_and_the_fair_one():
+    rng = np.random.default_rng(0)
+    plain, fair, almost = scores_of(
+        ["crps", "crps_fair", "crps_almost_fair"], rng.normal(size=(4, 5, 6)), rng.normal(size=(5, 6))
+    )
+    assert almost == pytest.approx(0.95 * fair + 0.05 * plain)
 
 
 @pytest.mark.parametrize(("name", "method"), [("crps", "ecdf"), ("crps_fair", "fair")])
@@ -80,7 +98,8 @@ def test_a_perfect_ensemble_has_spread_skill_ratio_one(size):
     rng = np.random.default_rng(4)
     centre = rng.normal(size=(1, 20_000))
     draws = centre + rng.normal(size=(size + 1, 1, 20_000))
-    assert scores_of(["spread_skill_ratio"], draws[1:], draws[0])[0] == pytest.approx(1.0, abs=0.02)
+    ratios = scores_of(["spread_skill_ratio", "spread_skill_ratio_unbiased"], draws[1:], draws[0])
+    assert ratios == pytest.approx([1.0, 1.0], abs=0.02)
 
 
 def test_other_metrics_score_the_ensemble_mean():
@@ -99,7 +118,7 @@ def test_a_diverged_member_is_seen():
     assert np.isnan(found.u).all()
 
 
-@pytest.mark.parametrize("name", ["crps_fair", "spread", "spread_skill_ratio"])
+@pytest.mark.parametrize("name", [m.name for m in ENSEMBLE_METRICS if m.name not in ("crps", "skill")])
 def test_two_members_are_needed(name):
     with pytest.raises(InputError, match="'member' dimension with at least 2 members, found 1"):
         scores_of([name], np.zeros((1, 2, 2)), np.zeros((2, 2)))

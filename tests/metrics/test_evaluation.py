@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from workbench.data import weights
 from workbench.errors import InputError
 from workbench.metrics import METRICS, accumulate, concatenate, evaluate, find_metric, finish
-from workbench.metrics.base import Fields, Statistic, aggregate
+from workbench.metrics.base import COMPONENT, Fields, Statistic, aggregate
 
 SPACE = ("y", "x")
 ALL = ("init_time", *SPACE)
@@ -236,6 +236,38 @@ def test_a_start_without_valid_points_has_no_weight():
     masked = evaluate(NAMES, PREDICTION, TRUTH, mask=mask, **options)
     without = evaluate(NAMES, PREDICTION.isel(init_time=keep), TRUTH.isel(init_time=keep), **options)
     xr.testing.assert_allclose(masked, without, rtol=1e-13)
+
+
+def as_vector(dataset, name="wind"):
+    parts = xr.concat([dataset.u, dataset.p], COMPONENT, combine_attrs="override")
+    return parts.to_dataset(name=name)
+
+
+def test_a_vector_has_the_scores_of_its_length():
+    """sqrt <|d|^2>, sums of squares and products over components; a mask leaves out the whole vector."""
+    p, t, c = PREDICTION.mean("member"), TRUTH, CLIMATOLOGY
+    mask = xr.DataArray(np.random.default_rng(0).random((6, 3, 5, 4)) > 0.3, TRUTH.u.coords, TRUTH.u.dims)
+    options = {"over": ALL, "weights": WEIGHTS, "mask": mask}
+    vectors = [as_vector(d) for d in (p, t, c)]
+    metrics = ["rmse", "rmse_root_first", "acc", "activity"]
+    found = evaluate(metrics, *vectors[:2], climatology=vectors[2], **options).wind
+    w = (WEIGHTS * mask).transpose(*TRUTH.u.dims)
+    square = sum((p[n] - t[n]) ** 2 for n in ("u", "p"))
+    np.testing.assert_allclose(found.sel(metric="rmse"), np.sqrt(square.weighted(w).mean(ALL)), rtol=1e-12)
+    each = np.sqrt(square.weighted(w).mean(SPACE)).weighted(w.sum(SPACE)).mean("init_time")
+    np.testing.assert_allclose(found.sel(metric="rmse_root_first"), each, rtol=1e-12)
+    forecast, observed = ([d[n] - c[n] for n in ("u", "p")] for d in (p, t))
+    pp, tt, pt = (
+        sum(a * b for a, b in zip(x, y, strict=True)).weighted(w).mean(ALL)
+        for x, y in ((forecast, forecast), (observed, observed), (forecast, observed))
+    )
+    np.testing.assert_allclose(found.sel(metric="acc"), pt / np.sqrt(pp * tt), rtol=1e-12)
+    np.testing.assert_allclose(found.sel(metric="activity"), np.sqrt(pp), rtol=1e-12)
+
+
+def test_a_vector_has_no_bias():
+    with pytest.raises(InputError, match="'wind' is a vector, which has no bias, crps: expected some of mse, rmse"):
+        evaluate(["rmse", "bias", "crps"], as_vector(PREDICTION), as_vector(TRUTH), over=ALL)
 
 
 def test_no_valid_point_at_all_is_nan():

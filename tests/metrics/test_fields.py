@@ -9,10 +9,10 @@ from workbench.data import weights
 from workbench.errors import InputError
 from workbench.metrics import METRICS, describe, evaluate
 from workbench.metrics.base import sample_mean
-from workbench.metrics.fields import CORRELATION, NRMSE_RANGE, variance_of
+from workbench.metrics.fields import CORRELATION, FIELD_METRICS, NRMSE_RANGE, variance_of
 
 EVERY_DIM = ("init_time", "y", "x")
-FIELD_NAMES = [name for name in METRICS if "crps" not in name and "spread" not in name]
+FIELD_NAMES = [metric.name for metric in FIELD_METRICS]
 
 
 def dataset(values, **coords):

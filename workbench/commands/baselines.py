@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(summary(scores)))
         return 0
-    print_table(scores)
+    print_table(scores, experiment.evaluate.printed)
     print(f"wrote {experiment.run_dir / 'baselines.nc'}")
     return 0
 

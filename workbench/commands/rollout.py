@@ -19,6 +19,10 @@ writes  runs/EXPERIMENT/rollout.zarr: (member, [trajectory,] init_time, lead_tim
 A killed rollout continues where it stopped. Memory does not grow with steps, starts or members.
 
   workbench rollout -c kolmogorov/fno --rollout.steps=200 --rollout.members=8 --rollout.perturbation=0.01
+  workbench rollout -c era5.yaml --weights runs/seed0/checkpoints/best.ckpt runs/seed1/checkpoints/best.ckpt
+  workbench rollout -c prithvi.yaml --rollout.members=8 --rollout.mask_ratio=0.5
+
+Several weights make one ensemble, of rollout.members members each.
   >>> xr.open_zarr("runs/kolmogorov/fno/rollout.zarr").vorticity.isel(lead_time=-1).plot()
 """
 
@@ -28,11 +32,20 @@ def main(argv: list[str]) -> int:
     parser = experiments.argument_parser(
         "rollout", "Forecast many steps from the starts that the experiment names.", HELP
     )
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint or safetensors (default: the run's best)")
+    parser.add_argument(
+        "--weights", metavar="FILE", nargs="+", help="checkpoints or safetensors (default: the run's best)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     options, rest = parser.parse_known_args(argv)
     experiment = experiments.load(options.config, rest, options.run_dir)
-    roll_out(experiment, options.weights, options.device, options.overwrite)
+    weights = options.weights or [None]
+    if len(weights) > 1 or experiment.rollout.mask_ratio:
+        from workbench.commands.ensemble import roll_out_ensemble
+
+        sources = [source or str(experiment.checkpoint) for source in weights]
+        roll_out_ensemble(experiment, sources, options.device, options.overwrite)
+    else:
+        roll_out(experiment, weights[0], options.device, options.overwrite)
     return 0
 
 
@@ -42,8 +55,17 @@ def roll_out(
     device: str = "auto",
     overwrite: bool = False,
     output: Path | None = None,
+    mask: tuple[float, int] | None = None,
 ) -> Path:
     """Roll out an experiment's model from the starts of its `rollout` section, by default into its run directory.
+
+    Args:
+        experiment: from `workbench.experiment.load`.
+        weights: checkpoint or exported file; by default the run's best.
+        device: where the model runs.
+        overwrite: replace an existing forecast.
+        output: where the forecast is written.
+        mask: fraction of the tokens that is masked at each step, and the seed of the draws.
 
     Raises:
         InputError: there are no weights, the record does not fit them, or the forecast exists.
@@ -71,6 +93,10 @@ def roll_out(
     if task.first_lead != data.first_lead:
         repair = "forecasts: set it to 1 or more" if task.first_lead else "forecasts nothing: set it to 0"
         raise InputError(f"data.horizon is {data.horizon}, and the {type(task).__name__} in {source} {repair}")
+    if mask is not None:
+        from workbench.tasks.masked_tokens import mask_tokens
+
+        mask_tokens(task.network, *mask)
     from workbench.plan import plan_from
 
     plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size, climatology)

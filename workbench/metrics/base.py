@@ -33,6 +33,8 @@ from workbench.errors import InputError
 from workbench.metrics.alignment import as_names, require_dims, require_same_coordinates
 
 START_DIMS = ("trajectory", "init_time")
+COMPONENT = "vector_component"
+"""Dimension of the components of a vector, which is one quantity: its statistics are summed over them."""
 
 
 @dataclass(frozen=True)
@@ -267,11 +269,18 @@ def _aggregate_one(
     inner: Sequence[str],
 ) -> tuple[xr.DataArray | None, xr.DataArray, xr.DataArray | None]:
     """Return sums, weights and maxima of one variable over the dimensions inside a forecast."""
-    total = _total_weight(weights if mask is None else weights * mask, fields.truth, inner)
+    template = fields.truth
+    if COMPONENT in template.dims:
+        template = template.isel({COMPONENT: 0}, drop=True)
+        if mask is not None and COMPONENT in mask.dims:
+            mask = mask.all(COMPONENT)
+    total = _total_weight(weights if mask is None else weights * mask, template, inner)
     sums: dict[str, xr.DataArray] = {}
     maxima: dict[str, xr.DataArray] = {}
     for point in {p.name: p for p in _point_statistics(statistics)}.values():
         field = point.of(fields)
+        if COMPONENT in field.dims:
+            field = field.sum(COMPONENT, skipna=False)
         if point.reduce == "max":
             valid = field if mask is None else field.where(mask, -np.inf)
             maxima[point.name] = valid.max(inner, skipna=False)

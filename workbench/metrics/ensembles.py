@@ -4,13 +4,17 @@ Notation: x_1 ... x_M members, x their mean, s^2 their variance with M - 1 in th
 weighted mean.
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
 from workbench.metrics.base import Fields, Metric, Statistic
-from workbench.metrics.fields import SQUARED_ERROR, root_ratio
+from workbench.metrics.fields import SQUARED_ERROR, WEATHERBENCH2, root_ratio
 
 FORTIN = "Fortin et al. (2014), doi:10.1175/JHM-D-14-0008.1"
+ALMOST = 0.95
+"""Part of the fair CRPS in the almost fair one."""
 
 
 def mean_absolute_difference(members: xr.DataArray) -> xr.DataArray:
@@ -58,8 +62,18 @@ def _predictive_variance(fields: Fields) -> xr.DataArray:
     return (members + 1) / members * _variance(fields)
 
 
+def _unbiased_squared_error(fields: Fields) -> xr.DataArray:
+    return fields.error**2 - _variance(fields) / fields.ensemble(at_least=2).sizes["member"]
+
+
+def _positive(value: Any) -> Any:
+    """NaN where an estimate of a square, which may be negative in a small sample, is not positive."""
+    return xr.where(value <= 0, np.nan, value)
+
+
 CRPS_POINT = Statistic("crps_point", _crps)
 CRPS_FAIR_POINT = Statistic("crps_fair_point", _crps_fair)
+UNBIASED_SQUARED_ERROR = Statistic("unbiased_squared_error", _unbiased_squared_error)
 ENSEMBLE_VARIANCE = Statistic("ensemble_variance", _variance)
 PREDICTIVE_VARIANCE = Statistic("predictive_variance", _predictive_variance)
 
@@ -72,6 +86,11 @@ CRPS_FAIR = Metric(
     "crps_fair", (CRPS_FAIR_POINT,), lambda mean: mean,
     "<mean_i |x_i - t| - sum_ij |x_i - x_j| / (2 M (M - 1))>; its expectation does not depend on M",
     "Ferro (2014), doi:10.1002/qj.2270", optimum=0.0, unit_power=1,
+)  # fmt: skip
+CRPS_ALMOST_FAIR = Metric(
+    "crps_almost_fair", (CRPS_FAIR_POINT, CRPS_POINT), lambda fair, plain: ALMOST * fair + (1 - ALMOST) * plain,
+    f"{ALMOST} crps_fair + {1 - ALMOST:.2g} crps", "Lang et al. (2024), AIFS-CRPS, arXiv:2412.15832",
+    optimum=0.0, unit_power=1,
 )  # fmt: skip
 SPREAD = Metric(
     "spread", (ENSEMBLE_VARIANCE,), np.sqrt,
@@ -86,5 +105,18 @@ SPREAD_SKILL_RATIO = Metric(
     "sqrt((M + 1) / M <s^2> / <(x - t)^2>); 1 for members drawn from the truth's own distribution",
     FORTIN, optimum=1.0, unit_power=0,
 )  # fmt: skip
+SKILL_UNBIASED = Metric(
+    "skill_unbiased", (UNBIASED_SQUARED_ERROR,), lambda e2: np.sqrt(_positive(e2)),
+    "sqrt <(x - t)^2 - s^2 / M>, the RMSE that the mean of infinitely many such members has",
+    WEATHERBENCH2 + ", unbiased ensemble mean", optimum=0.0, unit_power=1,
+)  # fmt: skip
+SPREAD_SKILL_RATIO_UNBIASED = Metric(
+    "spread_skill_ratio_unbiased", (ENSEMBLE_VARIANCE, UNBIASED_SQUARED_ERROR),
+    lambda variance, e2: root_ratio(variance, _positive(e2)),
+    "sqrt(<s^2> / <(x - t)^2 - s^2 / M>); 1 for members drawn from the truth's own distribution",
+    "WeatherBench-X, unbiased spread-skill ratio", optimum=1.0, unit_power=0,
+)  # fmt: skip
 
-ENSEMBLE_METRICS = (CRPS, CRPS_FAIR, SPREAD, SKILL, SPREAD_SKILL_RATIO)
+ENSEMBLE_METRICS = (
+    CRPS, CRPS_FAIR, CRPS_ALMOST_FAIR, SPREAD, SKILL, SKILL_UNBIASED, SPREAD_SKILL_RATIO, SPREAD_SKILL_RATIO_UNBIASED,
+)  # fmt: skip

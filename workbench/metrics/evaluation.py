@@ -19,9 +19,9 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.metrics.alignment import Labelled, as_names, require_dims, require_same_coordinates
-from workbench.metrics.base import START_DIMS, Fields, Metric, WeightedSums, aggregate
+from workbench.metrics.base import COMPONENT, START_DIMS, Fields, Metric, WeightedSums, aggregate
 from workbench.metrics.ensembles import ENSEMBLE_METRICS
-from workbench.metrics.fields import FIELD_METRICS
+from workbench.metrics.fields import FIELD_METRICS, VECTOR_METRICS
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in FIELD_METRICS + ENSEMBLE_METRICS}
 
@@ -57,7 +57,8 @@ def evaluate(
 
     Prediction and truth have equal dimensions and coordinates. A ``member`` dimension of the prediction alone makes
     it an ensemble: ensemble metrics see its members, every other metric scores its mean. (To score each member by
-    itself, rename the dimension in the prediction and expand the truth along it.)
+    itself, rename the dimension in the prediction and expand the truth along it.) A dimension ``vector_component``
+    makes a variable a vector, which has one score: ``rmse`` is then sqrt <|p - t|^2>.
 
     Args:
         metrics: Names among `METRICS`.
@@ -74,7 +75,8 @@ def evaluate(
         score is dimensionless (0), in the variable's ``units`` (1) or in their square (2).
 
     Raises:
-        InputError: Unknown metric; missing variable or dimension; units or coordinates differ.
+        InputError: Unknown metric, or one that a vector does not have; missing variable or dimension; units or
+            coordinates differ.
     """
     sums = accumulate(
         metrics, prediction, truth, over=over, weights=weights, climatology=climatology, mask=mask, starts=starts
@@ -103,6 +105,9 @@ def accumulate(
     """
     over, found = as_names(over), _find(metrics)
     fields = {name: _fields(name, prediction, truth, climatology, over) for name in _variables(prediction, truth)}
+    for name, field in fields.items():
+        if COMPONENT in field.truth.dims:
+            _require_vector_metrics(name, metrics)
     every_weight, every_mask = {}, {}
     for name, field in fields.items():
         every_weight[name] = _weights_for(name, weights, field.truth)
@@ -129,6 +134,15 @@ def _find(names: Sequence[str]) -> list[Metric]:
     if not names:
         raise InputError(f"no metric was asked for: name at least one of {', '.join(METRICS)}")
     return [find_metric(name) for name in names]
+
+
+def _require_vector_metrics(name: str, metrics: Sequence[str]) -> None:
+    others = [metric for metric in metrics if metric not in VECTOR_METRICS]
+    if others:
+        raise InputError(
+            f"'{name}' is a vector, which has no {', '.join(others)}: expected some of {', '.join(VECTOR_METRICS)}; "
+            f"score its components by themselves for others"
+        )
 
 
 def _variables(prediction: xr.Dataset, truth: xr.Dataset) -> list[str]:

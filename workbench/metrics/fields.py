@@ -129,6 +129,10 @@ ACTIVITY_RATIO = Metric(
     optimum=1.0, unit_power=0,
 )  # fmt: skip
 
+VECTOR_METRICS = ("mse", "rmse", "rmse_root_first", "relative_l2", "acc", "acc_sample_mean", "activity",
+                  "activity_ratio", "skill")  # fmt: skip
+"""Those that a vector has as one quantity: they are made of squares and products, which add up over components."""
+
 FIELD_METRICS = (
     MSE, RMSE, RMSE_ROOT_FIRST, NRMSE_STD, NRMSE_RANGE, MAE, BIAS, RELATIVE_L2, CORRELATION, CORRELATION_SAMPLE_MEAN,
     ACC, ACC_SAMPLE_MEAN, ACC_CENTRED, ACC_CENTRED_SAMPLE_MEAN, ACTIVITY, ACTIVITY_RATIO,

@@ -14,6 +14,7 @@ from workbench.data.spec import TIME, TRAJECTORY, Axis
 from workbench.data.starts import time_index
 from workbench.data.store import naming_bad_chunks
 from workbench.errors import InputError
+from workbench.report.coasts import land_fraction
 from workbench.report.fields import cut, space_dims
 from workbench.report.labels import moment
 
@@ -48,12 +49,14 @@ class Case:
         truth: the record at the valid times, on the coordinates of the forecast.
         label: trajectory and initial time, for people.
         stop: where the forecast stopped, if it did.
+        land: land fraction of the record's map, where it has one.
     """
 
     prediction: xr.Dataset
     truth: xr.Dataset
     label: str
     stop: Stop | None
+    land: xr.DataArray | None = None
 
     def pair(
         self, variable: str, leads: int | slice | np.ndarray = slice(None), normal: str | None = None
@@ -95,7 +98,7 @@ def pick_case(forecast: xr.Dataset, record: xr.Dataset, start: int) -> Case:
     stop = next((s for s in stops(forecast, record) if s.member == 0 and s.start == start), None)
     with_truth = prediction.isel(lead_time=slice(0, leads_with_truth(prediction, record)))
     with_truth.encoding["source"] = forecast.encoding.get("source", "")
-    return Case(with_truth, truth_of(with_truth, record), start_label(prediction), stop)
+    return Case(with_truth, truth_of(with_truth, record), start_label(prediction), stop, land_fraction(record))
 
 
 def starts_count(forecast: xr.Dataset) -> int:

@@ -90,6 +90,12 @@ def axis_name(dim: str) -> str:
     return dim.removeprefix("node_").removeprefix("elem_")
 
 
+def is_map(field: xr.DataArray) -> bool:
+    """Whether a field ``(y, x)`` lies on latitude and longitude."""
+    y, x = space_dims(field)
+    return bool({_units(field, y), y} & set(LATITUDES) and {_units(field, x), x} & set(LONGITUDES))
+
+
 def aspect(field: xr.DataArray) -> float | Literal["auto"]:
     """Height of a unit of y over the width of a unit of x, for a field ``(y, x)``.
 
@@ -98,7 +104,7 @@ def aspect(field: xr.DataArray) -> float | Literal["auto"]:
     """
     y, x = space_dims(field)
     y_values, x_values = positions(field, y), positions(field, x)
-    if {_units(field, y), y} & set(LATITUDES) and {_units(field, x), x} & set(LONGITUDES):
+    if is_map(field):
         return float(1 / max(np.cos(np.deg2rad(y_values.mean())), 0.2))
     shape = _extent(y_values) / _extent(x_values)
     to_scale = _units(field, y) == _units(field, x) and 1 / 6 <= shape <= 6

@@ -123,7 +123,7 @@ def _rows(case: Case, names: Sequence[str], index: int) -> tuple[list[pictures.R
     for name, normal in wanted[:ROWS]:
         truth, prediction, where = case.pair(name, index, normal)
         label = describe(truth) + (f", {where}" if where else "")
-        rows.append(pictures.Row(label, truth, prediction, note))
+        rows.append(pictures.Row(label, truth, prediction, note, case.land))
     return rows, len(others) + 1 - len({name for name, _ in wanted[:ROWS]})
 
 

@@ -21,12 +21,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from workbench.report import style
+from workbench.report.coasts import draw_coasts, name_degrees
 from workbench.report.fields import (
     Scale,
     aspect,
     axis_label,
     error_scale,
     height_over_width,
+    is_map,
     positions,
     space_dims,
     truth_scale,
@@ -49,12 +51,14 @@ class Row:
         truth: ``(y, x)``.
         prediction: ``(y, x)``.
         note: printed over a prediction that is not finite.
+        land: land fraction of a map, whose coasts are drawn.
     """
 
     label: str
     truth: xr.DataArray
     prediction: xr.DataArray
     note: str = ""
+    land: xr.DataArray | None = None
 
 
 def colormap(scale: Scale) -> Colormap:
@@ -84,8 +88,11 @@ def _compare(figure: Figure, axes: Sequence[Axes], row: Row) -> None:
         panel.set_title(title)
         panel.set_xlabel(axis_label(row.truth, space_dims(row.truth)[1]))
     axes[0].set_ylabel(axis_label(row.truth, space_dims(row.truth)[0]))
+    for panel in axes if is_map(row.truth) else ():
+        name_degrees(panel)
+        draw_coasts(panel, row.land)
     for panel in axes[1:]:
-        panel.set_yticklabels([])
+        panel.tick_params(labelleft=False)
     if not np.isfinite(row.prediction.values).any():
         axes[1].text(0.5, 0.5, plain(row.note), transform=axes[1].transAxes, ha="center", va="center", weight="bold")
     extend = shared.exceeded_by(row.prediction.values)

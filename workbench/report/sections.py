@@ -148,7 +148,7 @@ def spectra_section(run: Run, gallery: Gallery) -> Section:
     drawn = []
     for name in names:
         spectrum = run.scores[name]
-        for variable in map(str, spectrum["variable"].values[:SHOWN_VARIABLES]):
+        for variable in _finite_variables(spectrum)[:SHOWN_VARIABLES]:
             for lead in spectrum["spectrum_lead"].values:
                 figure = figures.spectrum(spectrum, lead, variable, units.get(variable, "1"))
                 label = lead_label(lead, spectrum["spectrum_lead"].attrs.get("units", "1"))
@@ -178,7 +178,7 @@ def drift_section(run: Run, gallery: Gallery) -> Section:
     if run.scores is None or "variance" not in run.scores:
         return absent("drift", title, "No variance yet: run ", element("code", run.command("evaluate")))
     variance, units = run.scores["variance"], variable_units(run.scores)
-    variables = [str(v) for v in variance["variable"].values]
+    variables = _finite_variables(variance)  # a vector has none
     drawn = []
     for variable in variables[:SHOWN_VARIABLES]:
         figure = figures.drift(variance, variable, units.get(variable, "1"))
@@ -186,6 +186,12 @@ def drift_section(run: Run, gallery: Gallery) -> Section:
         drawn.append(gallery.add(f"variance_{variable}", figure, alt))
     words = "Variance about the spatial mean, averaged over starts. " + drift_words(variance, variables[0])
     return Section("drift", title, with_figures(words, drawn, more(variables)))
+
+
+def _finite_variables(values: xr.DataArray) -> list[str]:
+    """The variables with any finite value; all where there is none."""
+    names = [str(v) for v in values["variable"].values]
+    return [n for n in names if np.isfinite(values.sel(variable=n).values).any()] or names
 
 
 def drift_words(variance: xr.DataArray, variable: str) -> str:

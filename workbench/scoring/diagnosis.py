@@ -23,7 +23,8 @@ from workbench.experiment import Experiment
 from workbench.metrics.distributions import BINS, hellinger_distance
 from workbench.metrics.spectra import power_spectrum
 from workbench.scoring.judge import MODEL, other_run
-from workbench.scoring.tally import full_weights, spectrum_dims
+from workbench.scoring.spectra import spectrum_dims
+from workbench.scoring.tally import full_weights
 from workbench.scoring.truth import Aligned, align, entries, refuse_training_states
 
 STARTS = (TRAJECTORY, "init_time")

@@ -23,7 +23,8 @@ from workbench.metrics import find_metric
 from workbench.metrics.base import SampleStatistic, Statistic
 from workbench.scoring.scores import score_dataset
 from workbench.scoring.sheet import Sheet, scored_metrics
-from workbench.scoring.tally import Request, full_weights, spectrum_dims, tally
+from workbench.scoring.spectra import spectrum_dims
+from workbench.scoring.tally import Request, full_weights, tally
 from workbench.scoring.truth import Aligned, align, entries
 from workbench.scoring.verdict import bar_to_clear, headline, shown_leads, verdict
 
@@ -67,8 +68,9 @@ def judge(
         raise InputError(f"evaluate.baselines is empty: name at least one of {', '.join(BASELINES)}")
     leads = shown_leads(problem.steps)
     dims = spectrum_dims(problem.record, config.spectra)
-    request = Request(metrics, config.weights, dims, climatology, tuple(leads))
-    units = {row.label: str(problem.record[row.name].attrs["units"]) for row in entries(problem)}
+    request = Request(metrics, config.weights, dims, climatology, tuple(leads), config.vectors)
+    rows = entries(problem, config.vectors)
+    units = {row.label: str(problem.record[row.name].attrs["units"]) for row in rows}
     sheet = Sheet(
         tally(aligned, forecasts, request, progress),
         metrics,
@@ -76,6 +78,7 @@ def judge(
         tuple(beside) if with_model else (),
         problem.times(aligned.starts)["lead_time"],
         units,
+        frozenset(row.label for row in rows if row.is_vector),
     )
     scores = score_dataset(sheet).assign_attrs(_provenance(experiment, aligned, climatology, members))
     scores.attrs["baselines"] = json.dumps({name: str(f.attrs["definition"]) for name, f in beside.items()})

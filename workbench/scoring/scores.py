@@ -14,7 +14,6 @@ from workbench.metrics.resampling import MIN_BLOCKS
 from workbench.scoring.bootstrap import bounds_of, resample
 from workbench.scoring.shape import decorrelation, spectra, variance
 from workbench.scoring.sheet import Sheet, finished, starts_of
-from workbench.scoring.tally import ENSEMBLE_ONLY
 from workbench.significance import compare
 
 
@@ -39,9 +38,8 @@ def _scores(sheet: Sheet) -> dict[str, xr.DataArray]:
     """``score``, ``score_low``, ``score_high`` on ``(forecast, metric, variable, lead_time)``."""
     found: dict[str, dict[str, dict[str, xr.DataArray]]] = {"score": {}, "score_low": {}, "score_high": {}}
     for name, rows in sheet.tally.sums.items():
-        single = name in sheet.baselines or not sheet.baselines
-        metrics = [m for m in sheet.metrics if not (single and m in ENSEMBLE_ONLY)]
         for label, sums in rows.items():
+            metrics = sheet.metrics_of(name, label)
             values = finished(metrics, sums.sum(starts_of(sums)), label)
             bounds = _interval(metrics, sums, label, sheet.config)
             for kind, array in zip(found, (values, *bounds), strict=True):

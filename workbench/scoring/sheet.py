@@ -12,7 +12,12 @@ from workbench.data.spec import TRAJECTORY
 from workbench.errors import InputError
 from workbench.experiment import EvaluateConfig
 from workbench.metrics import WeightedSums, find_metric, finish
+from workbench.metrics.fields import VECTOR_METRICS
 from workbench.scoring.tally import ENSEMBLE_ONLY, Tally
+
+ENSEMBLE_OWN = ("crps", "crps_fair", "spread", "skill", "spread_skill_ratio")
+"""Always scored where there are members."""
+ENSEMBLE_PRINTED = ("crps_fair", "spread_skill_ratio")
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Sheet:
         baselines: names of the forecasts that the first one is compared with; none where only baselines are scored.
         leads: the coordinate ``lead_time``.
         units: entry -> units.
+        vectors: entries that are vectors, which have `VECTOR_METRICS` alone.
     """
 
     tally: Tally
@@ -34,6 +40,7 @@ class Sheet:
     baselines: tuple[str, ...]
     leads: xr.DataArray
     units: dict[str, str]
+    vectors: frozenset[str]
 
     @property
     def forecasts(self) -> list[str]:
@@ -56,15 +63,25 @@ class Sheet:
         """The attribute ``units`` of a lead; none for time differences, which carry their own."""
         return {k: str(v) for k, v in self.leads.attrs.items() if k == "units"}
 
+    def metrics_of(self, name: str, label: str) -> list[str]:
+        """The metrics that a row of the forecast `name` has."""
+        single = name in self.baselines or not self.baselines
+        return [
+            m
+            for m in self.metrics
+            if not (single and m in ENSEMBLE_ONLY) and not (label in self.vectors and m not in VECTOR_METRICS)
+        ]
+
     def by_row(self, rows: dict[str, dict[str, xr.DataArray]], dim: str) -> xr.DataArray:
-        """Stack ``name -> entry -> array`` into one array ``(dim, variable, ...)``."""
+        """Stack ``name -> entry -> array`` into one array ``(dim, variable, ...)``, NaN for entries without one."""
         outer = [
             xr.concat(list(found.values()), pd.Index(list(found), name="variable"), join="outer", coords="minimal",
                       compat="override", combine_attrs="drop")
             for found in rows.values()
         ]  # fmt: skip
         index = pd.Index(list(rows), name=dim)
-        return xr.concat(outer, index, join="outer", coords="minimal", compat="override", combine_attrs="drop")
+        found = xr.concat(outer, index, join="outer", coords="minimal", compat="override", combine_attrs="drop")
+        return found if list(found.indexes["variable"]) == self.labels else found.reindex(variable=self.labels)
 
 
 def scored_metrics(config: EvaluateConfig, members: int | None) -> tuple[str, ...]:
@@ -82,8 +99,12 @@ def scored_metrics(config: EvaluateConfig, members: int | None) -> tuple[str, ..
             f"evaluate.headline is '{config.headline}', by which a model cannot be compared with baselines of one "
             "member: choose an error such as rmse, mae or crps"
         )
-    own = ("crps", "spread", "spread_skill_ratio") if members is not None and members > 1 else ()
-    names = tuple(dict.fromkeys((*config.metrics, config.headline, *own)))
+    if config.vectors and config.headline not in VECTOR_METRICS:
+        raise InputError(
+            f"evaluate.headline is '{config.headline}', which a vector does not have (evaluate.vectors): choose rmse"
+        )
+    own = ENSEMBLE_OWN if members is not None and members > 1 else ()
+    names = tuple(dict.fromkeys((*config.metrics, config.headline, *config.printed, *own)))
     for name in names:
         find_metric(name)
         if name in ENSEMBLE_ONLY and members == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import dask
 import numpy as np
@@ -22,13 +22,15 @@ from workbench.data.starts import Problem
 from workbench.data.store import naming_bad_chunks
 from workbench.errors import InputError
 from workbench.metrics import WeightedSums, accumulate, concatenate
-from workbench.metrics.spectra import power_spectrum
+from workbench.metrics.ensembles import ENSEMBLE_METRICS
+from workbench.metrics.fields import VECTOR_METRICS
+from workbench.scoring.spectra import Block, SpectraPile
 from workbench.scoring.truth import Aligned, Entry, entries, refuse_missing
 
 BLOCK_BYTES = 64 * 2**20
 SHAPES = ("correlation", "correlation_sample_mean")
 """Always accumulated: variance drift and decorrelation come from their sums."""
-ENSEMBLE_ONLY = ("crps_fair", "spread", "spread_skill_ratio")
+ENSEMBLE_ONLY = tuple(m.name for m in ENSEMBLE_METRICS if m.name not in ("crps", "skill"))
 """Need at least two members, which no baseline has."""
 
 
@@ -83,6 +85,7 @@ class Request:
         spectra: dimensions along which spectra are taken; none: no spectra.
         climatology: for anomalies; None where no metric needs one.
         spectrum_leads: positions of the leads with spectra.
+        vectors: name of a vector -> the variables that are its components.
     """
 
     metrics: tuple[str, ...]
@@ -90,23 +93,7 @@ class Request:
     spectra: tuple[str, ...]
     climatology: xr.Dataset | None
     spectrum_leads: tuple[int, ...]
-
-
-def spectrum_dims(record: xr.Dataset, asked: Sequence[str]) -> tuple[str, ...]:
-    """Dimensions of the spectra: those asked for, else those that the record calls periodic.
-
-    Raises:
-        InputError: one of them is not in the record.
-    """
-    named = record.attrs.get("periodic", ())
-    dims = tuple(asked) or tuple(named.replace(",", " ").split() if isinstance(named, str) else map(str, named))
-    missing = [d for d in dims if d not in record.dims]
-    if missing:
-        raise InputError(
-            f"spectra are asked for along {', '.join(missing)} (evaluate.spectra, or the record's attribute "
-            f"'periodic'), the record has {', '.join(map(str, record.dims))}"
-        )
-    return dims
+    vectors: Mapping[str, Sequence[str]]
 
 
 def tally(
@@ -123,9 +110,9 @@ def tally(
         request: what is wanted.
         progress: called with blocks done and blocks in all.
     """
-    rows = entries(aligned.problem)
+    rows = entries(aligned.problem, request.vectors)
     weights = {row.label: entry_weights(aligned.problem, row, request.weights) for row in rows}
-    sums, shapes, spectra = _Pile(), _Pile(), _Spectra(aligned.problem, request)
+    sums, shapes, spectra = _Pile(), _Pile(), SpectraPile(aligned.problem, request.spectra, request.spectrum_leads)
     blocks = list(_blocks(aligned, forecasts))
     for done, block in enumerate(blocks, start=1):
         truth, loaded, climatology = _load(aligned, forecasts, block, request.climatology)
@@ -141,7 +128,10 @@ def tally(
             for name, forecast in loaded.items():
                 prediction = row.of(forecast)
                 members = prediction.sizes["member"]
-                of_mean = accumulate(metrics_of(request.metrics, members), prediction, observed, **options)
+                of_mean = accumulate(metrics_of(request.metrics, members, row), prediction, observed, **options)
+                if row.is_vector:
+                    sums.add(name, row, block, of_mean)
+                    continue
                 first = prediction.isel(member=[0])
                 sums.add(name, row, block, of_mean)
                 shapes.add(
@@ -152,12 +142,11 @@ def tally(
     return Tally(sums.whole(), shapes.whole(), spectra.means())
 
 
-def metrics_of(metrics: Sequence[str], members: int) -> list[str]:
-    """The metrics that a forecast of so many members has, with those of its shape."""
+def metrics_of(metrics: Sequence[str], members: int, row: Entry) -> list[str]:
+    """The metrics that a row of a forecast of so many members has, with those of its shape."""
+    if row.is_vector:
+        return [m for m in metrics if m in VECTOR_METRICS]
     return list(dict.fromkeys(m for m in (*metrics, *SHAPES) if members > 1 or m not in ENSEMBLE_ONLY))
-
-
-Block = dict[str, slice]
 
 
 def _blocks(aligned: Aligned, forecasts: Mapping[str, xr.Dataset]) -> Iterator[Block]:
@@ -225,46 +214,3 @@ def _joined(parts: list[tuple[Block, WeightedSums]], dims: Sequence[str]) -> Wei
         groups.setdefault(tuple(block[d].start for d in others), []).append((block, sums))
     together = [(group[0][0], concatenate([sums for _, sums in group], dim)) for group in groups.values()]
     return _joined(together, others) if others else together[0][1]
-
-
-class _Spectra:
-    """Mean spectra over the starts seen so far, by source and entry."""
-
-    def __init__(self, problem: Problem, request: Request) -> None:
-        self.dims, self.leads = request.spectra, request.spectrum_leads
-        periodic = set(spectrum_dims(problem.record, ())) >= set(request.spectra)
-        self.window: Literal["hann"] | None = None if periodic else "hann"
-        self.totals: dict[str, dict[str, dict[int, xr.DataArray]]] = {}
-        self.counts: dict[str, dict[str, dict[int, int]]] = {}
-
-    def add(self, source: str, row: Entry, fields: xr.Dataset, block: Block, weights: xr.DataArray | None) -> None:
-        """Count the fields of one block at the leads that spectra are taken of."""
-        dims = [d for d in self.dims if d in fields[row.label].dims]
-        for lead in self.leads if dims else ():
-            if not block["lead_time"].start <= lead < block["lead_time"].stop:
-                continue
-            field = fields[row.label].isel(lead_time=lead - block["lead_time"].start, drop=True)
-            spectrum = power_spectrum(field, dims, window=self.window)
-            starts = [d for d in (TRAJECTORY, "init_time") if d in spectrum.dims]
-            space = [d for d in spectrum.dims if d not in (*starts, "wavenumber")]
-            if weights is not None and space and set(weights.dims) <= set(space):
-                spectrum = spectrum.weighted(weights).mean(space, skipna=False, keep_attrs=True)
-            else:
-                spectrum = spectrum.mean(space, skipna=False, keep_attrs=True)
-            totals = self.totals.setdefault(source, {}).setdefault(row.label, {})
-            counts = self.counts.setdefault(source, {}).setdefault(row.label, {})
-            with xr.set_options(keep_attrs=True):
-                total = spectrum.sum(starts, skipna=False)
-                totals[lead] = totals[lead] + total if lead in totals else total
-            counts[lead] = counts.get(lead, 0) + int(np.prod([spectrum.sizes[d] for d in starts]))
-
-    def means(self) -> dict[str, dict[str, dict[int, xr.DataArray]]]:
-        """Source -> entry -> position of the lead -> mean spectrum ``(wavenumber)``."""
-        with xr.set_options(keep_attrs=True):
-            return {
-                source: {
-                    label: {lead: total / self.counts[source][label][lead] for lead, total in leads.items()}
-                    for label, leads in rows.items()
-                }
-                for source, rows in self.totals.items()
-            }

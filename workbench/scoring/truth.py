@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,33 +12,80 @@ from workbench.data.spec import LEVEL_NAMES, TIME, TRAJECTORY, RecordSpec
 from workbench.data.starts import Problem, time_index
 from workbench.data.statistics import first_missing
 from workbench.errors import InputError
+from workbench.metrics.base import COMPONENT
 
 LEADING = ("member", "init_time", "lead_time")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the scores: a variable, or one level of it (``u[2]``)."""
+    """One row of the scores: a variable, a vector of variables, or one level of either (``u[2]``).
+
+    Attributes:
+        label: name in tables.
+        names: the variable, or the components of the vector.
+        level: position along the level, where there is one.
+    """
 
     label: str
-    name: str
+    names: tuple[str, ...]
     level: dict[str, int]
 
+    @property
+    def name(self) -> str:
+        """The variable, or one that has the vector's units and grid."""
+        return self.names[0]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the row is a vector."""
+        return len(self.names) > 1
+
     def of(self, dataset: xr.Dataset) -> xr.Dataset:
-        """The entry alone, under its label."""
-        return dataset[[self.name]].isel(self.level, drop=True).rename({self.name: self.label})
+        """The entry alone, under its label; a vector with its components along `COMPONENT`."""
+        chosen = dataset[list(self.names)].isel(self.level, drop=True)
+        if not self.is_vector:
+            return chosen.rename({self.name: self.label})
+        components = [chosen[name] for name in self.names]
+        stacked = xr.concat(components, COMPONENT, coords="minimal", compat="override", combine_attrs="override")
+        return stacked.to_dataset(name=self.label)
 
 
-def entries(problem: Problem) -> list[Entry]:
-    """The rows of the scores, in channel order."""
+def entries(problem: Problem, vectors: Mapping[str, Sequence[str]] | None = None) -> list[Entry]:
+    """The rows of the scores, in channel order, vectors after variables.
+
+    Args:
+        problem: what was forecast.
+        vectors: name of a vector -> its components.
+
+    Raises:
+        InputError: a component is not forecast, or lies on another grid or in other units than the first.
+    """
     found = []
-    for name in problem.names:
-        level = [d for d in problem.space(name) if d in LEVEL_NAMES and problem.record.sizes[d] > 1]
+    for label, names in {**{name: (name,) for name in problem.names}, **_checked(problem, vectors or {})}.items():
+        level = [d for d in problem.space(names[0]) if d in LEVEL_NAMES and problem.record.sizes[d] > 1]
         if not level:
-            found.append(Entry(name, name, {}))
+            found.append(Entry(label, names, {}))
         else:
-            found += [Entry(f"{name}[{i}]", name, {level[0]: i}) for i in range(problem.record.sizes[level[0]])]
+            found += [Entry(f"{label}[{i}]", names, {level[0]: i}) for i in range(problem.record.sizes[level[0]])]
     return found
+
+
+def _checked(problem: Problem, vectors: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    for label, names in vectors.items():
+        missing = [name for name in names if name not in problem.names]
+        if missing or label in problem.names or len(set(names)) < 2:
+            raise InputError(
+                f"evaluate.vectors makes '{label}' of {', '.join(names)}: expected a new name for two or more "
+                f"different variables among those that are forecast, {', '.join(problem.names)}"
+            )
+        kinds = {(problem.space(name), problem.record[name].attrs.get("units")) for name in names}
+        if len(kinds) > 1:
+            raise InputError(
+                f"the components {', '.join(names)} of '{label}' (evaluate.vectors) differ in units or grid: "
+                f"{' and '.join(f'{units} on {chr(44).join(space)}' for space, units in sorted(kinds, key=str))}"
+            )
+    return {label: tuple(names) for label, names in vectors.items()}
 
 
 @dataclass(frozen=True)

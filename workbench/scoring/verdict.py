@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+
+from workbench.metrics import find_metric
+from workbench.scoring.sheet import ENSEMBLE_PRINTED
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SHOWN_VARIABLES = 3
 
@@ -127,12 +134,28 @@ def shown_leads(count: int) -> list[int]:
     return sorted({0, max(round(count / 4) - 1, 0), max(round(count / 2) - 1, 0), count - 1})
 
 
-def print_table(scores: xr.Dataset) -> None:
-    """Print the headline metric of every forecast at a few leads, the best in bold, and the headline last."""
+def print_table(scores: xr.Dataset, printed: Sequence[str] = ()) -> None:
+    """Print scores of every forecast at a few leads, and the headline last.
+
+    Args:
+        scores: what ``scores.nc`` holds.
+        printed: metrics besides the headline's; those of an ensemble are printed where there is one.
+    """
     from rich.console import Console
+
+    own = ENSEMBLE_PRINTED if int(scores.attrs["members"]) > 1 else ()
+    known = [m for m in (*printed, *own) if m in scores["metric"].values]
+    console = Console()
+    for metric in dict.fromkeys((str(scores.attrs["headline_metric"]), *known)):
+        console.print(_table(scores, metric))
+    console.print(f"{scores.attrs['headline']}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _table(scores: xr.Dataset, metric: str) -> Table:
+    """One metric of every forecast that has it, at a few leads."""
     from rich.table import Table
 
-    metric, units = str(scores.attrs["headline_metric"]), json.loads(scores["variable"].attrs["units"])
+    units, power = json.loads(scores["variable"].attrs["units"]), find_metric(metric).unit_power
     leads = shown_leads(scores.sizes["lead_time"])
     chosen = scores["score"].sel(metric=metric).isel(lead_time=leads)
     table = Table(title=f"{metric} over {scores.attrs['starts']} starts", title_justify="left")
@@ -141,13 +164,14 @@ def print_table(scores: xr.Dataset) -> None:
     for value in chosen["lead_time"].values:
         table.add_column(lead_text(value, scores["lead_time"].attrs.get("units", "1")), justify="right")
     for label in map(str, scores["variable"].values):
-        for k, name in enumerate(map(str, scores["forecast"].values)):
-            cells = [f"{v:.4g}" for v in chosen.sel(variable=label, forecast=name).values]
-            table.add_row(f"{label} ({units.get(label, '1')})" if k == 0 else "", name, *cells)
+        unit = ("1", units.get(label, "1"), f"({units.get(label, '1')})2")[power]
+        row = chosen.sel(variable=label)
+        names = [str(n) for n in row["forecast"].values if row.sel(forecast=n).notnull().any()]
+        for k, name in enumerate(names or [str(row["forecast"].values[0])]):
+            cells = [f"{v:.4g}" for v in row.sel(forecast=name).values]
+            table.add_row(f"{label} ({unit})" if k == 0 else "", name, *cells)
         table.add_section()
-    console = Console()
-    console.print(table)
-    console.print(f"{scores.attrs['headline']}", soft_wrap=True, highlight=False, markup=False)
+    return table
 
 
 def lead_text(value: np.generic, units: str) -> str:
