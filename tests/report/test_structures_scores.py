@@ -75,7 +75,8 @@ def test_curves_are_those_of_the_file(scores):
 
 
 def run_on(path) -> SimpleNamespace:
-    experiment = SimpleNamespace(long_run=path, report=SimpleNamespace(start=0))
+    evaluate = SimpleNamespace(long_run=SimpleNamespace(domain="structures"))
+    experiment = SimpleNamespace(long_run=path, report=SimpleNamespace(start=0), evaluate=evaluate)
     return SimpleNamespace(experiment=experiment, command=lambda verb: f"workbench {verb} -c beam")
 
 

@@ -23,11 +23,13 @@ class Task(pl.LightningModule):
     Attributes:
         arguments: of the constructor, from which `workbench.weights` describes the task.
         first_lead: strides from the latest state seen to the first prediction: 1 for forecasts, 0 for diagnoses.
+        adds_to_climatology: whether a step needs the climatology at its end.
     """
 
     network: Any
     arguments: dict[str, Any]
     first_lead = 1
+    adds_to_climatology = False
 
     def __init__(self, optimisation: Optimisation | None = None) -> None:
         super().__init__()
