@@ -58,7 +58,7 @@ def evaluate(
     Prediction and truth have equal dimensions and coordinates. A ``member`` dimension of the prediction alone makes
     it an ensemble: ensemble metrics see its members, every other metric scores its mean. (To score each member by
     itself, rename the dimension in the prediction and expand the truth along it.) A dimension ``vector_component``
-    makes a variable a vector, which has one score: ``rmse`` is then sqrt <|p - t|^2>.
+    makes a variable a vector, which has one score: ``rmse`` is then ``sqrt <|p - t|^2>``.
 
     Args:
         metrics: Names among `METRICS`.

@@ -47,7 +47,7 @@ def covers_sphere(latitude: xr.DataArray, longitude: xr.DataArray) -> bool:
 def zonal_energy_spectrum(
     field: xr.DataArray, *, latitude: str = "lat", longitude: str = "lon", radius: float = EARTH_RADIUS
 ) -> xr.DataArray:
-    """Return S_k = (1 or 2) C |F_k|^2 of each circle of latitude, so that sum_k S_k is the integral of f^2 along it.
+    """Return ``S_k = (1 or 2) C |F_k|^2`` of each circle of latitude: sum_k S_k is the integral of f^2 along it.
 
     F_k = rfft(f) / n, C = 2 pi R cos(latitude). Wavenumbers 0 and, for even n, n/2 count once, the others twice.
 
@@ -81,7 +81,7 @@ def zonal_energy_spectrum(
 
 
 def spherical_spectrum(field: xr.DataArray, *, latitude: str = "lat", longitude: str = "lon") -> xr.DataArray:
-    """Return S(l) = sum_m |a_lm|^2 with sum_l S(l) = 4 pi <f^2>; lazy on dask.
+    """Return ``S(l) = sum_m |a_lm|^2`` with sum_l S(l) = 4 pi <f^2>; lazy on dask.
 
     Args:
         field: Real field ``(..., latitude, longitude)`` in any order, on the whole sphere.
@@ -104,7 +104,7 @@ def spherical_spectrum(field: xr.DataArray, *, latitude: str = "lat", longitude:
 def spherical_kinetic_energy_spectrum(
     eastward: xr.DataArray, northward: xr.DataArray, *, latitude: str = "lat", longitude: str = "lon"
 ) -> xr.DataArray:
-    """Return S(l) = R^2 (|zeta_l|^2 + |D_l|^2) / (2 l (l + 1)) / 4 pi with sum_l S(l) = <u^2 + v^2> / 2.
+    """Return ``S(l) = R^2 (|zeta_l|^2 + |D_l|^2) / (2 l (l + 1)) / 4 pi``; sum_l S(l) = <u^2 + v^2> / 2.
 
     Vorticity zeta and divergence D are taken of the wind by parts, so nothing is differenced and R drops out.
 
