@@ -92,6 +92,20 @@ def test_the_loss_falls_for_both_tasks_and_every_weight_has_a_gradient(record):
         assert losses[-1] < 0.9 * losses[0]
 
 
+def test_training_starts_from_a_regression_that_finds_what_is_linear(record):
+    task = built(record, DownscalingTask(functools.partial(FINE, local_regression=True)), state=("t",), coarsen=4)[0]
+    coarse = np.random.default_rng(3).normal(5, 2, (400, 1, 2, 4)).repeat(4, -1).repeat(4, -2)
+    pattern = np.random.default_rng(4).normal(size=(2, 1, 8, 16))
+    maps = means_of(task.packing.spec, ("lat", "lon"), 4)
+    pattern -= along_axes(pattern, maps).repeat(4, -1).repeat(4, -2)
+    fine = torch.from_numpy(coarse + pattern[0] + 0.3 * np.roll(coarse, 4, -1) * pattern[1]).float()[:, None]
+    assert task.network.linear is not None and "linear" in task.network.state_dict()
+    task.fit_linear({"state": part} for part in fine.split(100))
+    inside = (..., slice(8, 16))  # where the neighbour to the west is no edge
+    wrong = (task.diagnose({"state": fine}) - fine[:, 0])[inside]
+    assert float(wrong.square().mean().sqrt().detach()) < 0.02 * float(fine.std())
+
+
 def test_a_frozen_core_takes_pretrained_weights_and_keeps_them(record, tmp_path, monkeypatch):
     whole = PrithviWxC(1, 4, (2, 4), **SIZES, n_blocks_decoder=0, patch_size_px=(1, 1), mask_unit_size_px=(2, 2),
                        decoder_shifting=False)  # fmt: skip

@@ -32,14 +32,17 @@ class Downscaling(DownscalingNetwork):
         upscale: rise in resolution before and after the body; their product is the points of a cell along an axis.
         learned_fields: maps that are learnt, a number a point, and added to what is known; for a region that does not
             change they take the place of orography and coasts. Good values: 0, or 2 to 8.
-        local_regression: add a linear map of the 3 x 3 cells round each point, learnt for every point by itself; again
-            for a region that does not change.
+        local_regression: add a linear map of the 3 x 3 cells round each point, another one for every point; again for a
+            region that does not change. `workbench.tasks.DownscalingTask` fits it before training, which then starts
+            from it and learns the rest.
         periodic: whether the field is periodic, for both axes or for each.
         body: what stands between the rises: `PrithviCore`, or `ResidualBlocks` for a plain convolutional network.
 
     Raises:
         InputError: the rises do not make up the points of a cell, or there are more or fewer than two axes.
     """
+
+    linear: Tensor | None
 
     def __init__(
         self,
@@ -64,8 +67,8 @@ class Downscaling(DownscalingNetwork):
         wraps = per_axis(periodic, cells, "periodic")
         middle = tuple(n * first for n in cells)
         self.factor, self.second = first * second, second
-        linear = (out_channels, 9 * in_channels[0], *points)
-        self.linear = nn.Parameter(torch.zeros(linear)) if local_regression else None
+        linear = (out_channels, 9 * in_channels[0] + 1, *points)
+        self.register_buffer("linear", torch.zeros(linear) if local_regression else None)
         self.learned = nn.Parameter(torch.zeros(learned_fields, *points))
         known = in_channels[1] + learned_fields
         self.embed = nn.Sequential(Conv(in_channels[0], width, wraps), nn.PReLU(width))
@@ -83,6 +86,8 @@ class Downscaling(DownscalingNetwork):
                 if isinstance(module, nn.Conv2d):
                     nn.init.trunc_normal_(module.weight, std=0.02)
                     nn.init.zeros_(module.get_parameter("bias"))
+        if local_regression:
+            nn.init.zeros_(self.finish[-1].get_parameter("conv.weight"))
 
     def forward(
         self, means: Float[Tensor, "b c cy cx"], known: Float[Tensor, "b k y x"] | None = None
@@ -97,8 +102,12 @@ class Downscaling(DownscalingNetwork):
         return found if self.linear is None else found + self.regressed(means)
 
     def regressed(self, means: Float[Tensor, "b c cy cx"]) -> Float[Tensor, "b d y x"]:
-        """The linear map of the 3 x 3 cells round each point; beyond the edge the outermost cells go on."""
+        """The linear map of the 3 x 3 cells round each point, and a constant."""
+        around = self.around(means).repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
+        return torch.einsum("bkyx,dkyx->bdyx", around, self.linear)
+
+    def around(self, means: Float[Tensor, "b c cy cx"]) -> Float[Tensor, "b k cy cx"]:
+        """Channels of the 3 x 3 cells round each cell, and 1; beyond the edge the outermost cells go on."""
         padded = functional.pad(means, (1, 1, 1, 1), mode="replicate")
         around = functional.unfold(padded, 3).unflatten(2, self.space[0])
-        around = around.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
-        return torch.einsum("bkyx,dkyx->bdyx", around, self.linear)
+        return torch.cat([around, torch.ones_like(around[:, :1])], 1)

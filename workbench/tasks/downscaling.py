@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,6 +18,9 @@ from workbench.models.base import DownscalingNetwork
 from workbench.tasks.diagnosis import DiagnosisTask, refuse_other_grids
 from workbench.tasks.losses import Loss
 from workbench.tasks.optimisation import Optimisation
+
+RIDGE = 1e-3
+"""Penalty of the linear part for each sample, on normalised means."""
 
 
 class DownscalingTask(DiagnosisTask):
@@ -91,6 +97,45 @@ class DownscalingTask(DiagnosisTask):
         known = groups["static"].channels if "static" in groups else 0
         return self.make_network((seen, known), groups["state"].channels, (cells, packing.space))  # type: ignore[arg-type]
 
+    def configure_model(self) -> None:
+        """Build the network, and fit what of it is linear (Lightning calls this before training)."""
+        unbuilt = self.packing is None
+        super().configure_model()
+        if unbuilt and getattr(self.network, "linear", None) is not None and self.trainer.state.fn == "fit":
+            self.fit_linear(self.trainer.datamodule.loader("train", "none"))  # type: ignore[attr-defined]
+
+    def fit_linear(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Ridge regression of what interpolation leaves, at each point on the 3 x 3 cells round it and a constant.
+
+        Args:
+            batches: the training part, once, in physical units.
+        """
+        network: Any = self.network
+        factor = self.packing.coarsen if self.packing else 1
+        square, cross, count = torch.zeros(()), torch.zeros(()), 0
+        for batch in batches:
+            fields = {role: self.normalisers[role](batch[role]) for role in self.inputs}
+            means = self.seen(fields)
+            x = network.around(torch.cat([m.flatten(1, 2) for m in means], 1)).double()
+            left = (fields["state"][:, -1] - self.mapped("fine", means[0][:, -1])).double()
+            y = rearrange(left, "b d (cy py) (cx px) -> b cy cx (d py px)", py=factor, px=factor)
+            square = square + torch.einsum("bkyx,blyx->yxkl", x, x)
+            cross = cross + torch.einsum("bkyx,byxp->yxkp", x, y)
+            count += len(x)
+        if dist.is_available() and dist.is_initialized():
+            for total in (square, cross):
+                dist.all_reduce(total)
+            count *= dist.get_world_size()
+        penalty = torch.full(square.shape[-1:], RIDGE * count, dtype=square.dtype)
+        penalty[-1] = 0  # the constant
+        found = torch.linalg.solve(square + torch.diag(penalty), cross)
+        found = rearrange(found, "cy cx k (d py px) -> d k (cy py) (cx px)", py=factor, px=factor)
+        network.linear.copy_(found)
+
+    def seen(self, fields: dict[str, Tensor]) -> list[Float[Tensor, "b h c *cells"]]:
+        """Means over cells of state and forcing."""
+        return [self.mapped("means", fields[role]) for role in ("state", "forcing") if role in fields]
+
     def mapped(self, name: str, fields: Float[Tensor, "*b c *from"]) -> Float[Tensor, "*b c *to"]:
         """Apply one of the maps between points and cells along every axis."""
         axes = len(self.packing.space) if self.packing else 0
@@ -103,7 +148,7 @@ class DownscalingTask(DiagnosisTask):
 
     def estimate(self, fields: dict[str, Tensor]) -> Float[Tensor, "b d *space"]:
         """The fine field, normalised; of the state only its means over cells are used."""
-        means = [self.mapped("means", fields[role]) for role in ("state", "forcing") if role in fields]
+        means = self.seen(fields)
         given = means[0][:, -1]
         added = self.network(torch.cat([m.flatten(1, 2) for m in means], 1), fields.get("static"))
         found = self.mapped("fine", given) + added.float()
