@@ -122,14 +122,13 @@ def test_weights_alone_downscale_a_file_and_more_steps_are_refused(downscaled, m
 
 
 @pytest.mark.slow
-def test_fluxes_of_shallow_water_beat_a_regression(tmp_path):
-    """The packaged experiment on the tiny dataset: the core's network against what is linear."""
+def test_fluxes_of_shallow_water_beat_the_closure(tmp_path):
+    """The packaged experiment on the tiny dataset: the core's network against gradients and what is linear."""
     write(tmp_path / "tiny.yaml", {
         "data": {"record": "shallow_water/tiny",
                  "split": {"by": "trajectory", "train": [0, 12], "validation": [12, 13], "test": [13, 16]}},
     })  # fmt: skip
     run(tmp_path, "pipeline", "-c", "weather/flux_shallow_water", "-c", "tiny.yaml", "--run-dir", "run")
     with xr.open_dataset(tmp_path / "run" / "diagnosis.nc") as found:
-        score = found["score"].mean("variable")
-        assert float(score.sel(forecast="model", metric="correlation")) > 0.6
-        assert (score.sel(metric="correlation").drop_sel(forecast="model") < 0.6).all()
+        correlation = found["score"].sel(metric="correlation").mean("variable")
+        assert float(correlation.sel(forecast="model")) > float(correlation.drop_sel(forecast="model").max()) > 0.6
