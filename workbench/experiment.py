@@ -32,8 +32,10 @@ class RolloutConfig:
         members: ensemble members per start and network; over 1 needs a `perturbation` or a `mask_ratio`.
         perturbation: standard deviation of the noise added to each member's initial state, in units of each
             channel's training standard deviation; member 0 is never perturbed.
-        mask_ratio: fraction of the tokens of a `PrithviWxC` that each member masks at each step, by draws of its own;
-            member 0 is never masked.
+        mask_ratio: fraction of the tokens of a `PrithviWxC` that each member masks, by draws of its own; member 0 is
+            never masked.
+        masked_steps: whether members mask in the ``first`` step of a forecast, from which they go on with all tokens,
+            or in ``all`` steps.
         seed: seed of the perturbations and masks.
         batch_size: forecasts advanced together; by default that of the data.
         block: lead times written at once; by default what fills a chunk of about 4 MB.
@@ -47,6 +49,7 @@ class RolloutConfig:
     members: int = 1
     perturbation: float = 0.0
     mask_ratio: float = 0.0
+    masked_steps: Literal["first", "all"] = "first"
     seed: int = 0
     batch_size: int | None = None
     block: int | None = None

@@ -9,6 +9,7 @@ import weather as small
 import xarray as xr
 
 from workbench import cli
+from workbench.tasks import masked_tokens
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,24 @@ def test_it_is_rolled_out_and_scored_like_any_other(folder, capsys):
     assert out.t.dims == ("member", "init_time", "lead_time", "level", "lat", "lon") and out.sizes["init_time"] == 4
     scores = xr.open_dataset("runs/e/scores.nc").score.sel(metric="rmse")
     assert np.isfinite(scores).all() and set(scores.forecast.values) >= {"model", "persistence", "climatology"}
+
+
+@pytest.mark.parametrize("steps", ["first", "all"])
+def test_members_mask_tokens_in_the_first_step_or_in_all(folder, monkeypatch, steps):
+    masked = []
+    draw = masked_tokens._order
+    monkeypatch.setattr(masked_tokens, "_order", lambda *given: masked.append(1) or draw(*given))
+    words = [
+        "--rollout.members=2",
+        "--rollout.mask_ratio=0.5",
+        "--rollout.batch_size=2",
+        f"--rollout.masked_steps={steps}",
+    ]
+    assert cli.main(["rollout", "-c", "e.yaml", "--overwrite", *words]) == 0
+    out = xr.open_zarr("runs/e/rollout.zarr")
+    batches = -(-out.sizes["init_time"] // 2)
+    assert len(masked) == batches * (1 if steps == "first" else out.sizes["lead_time"])
+    assert (abs(out.t.isel(member=0) - out.t.isel(member=1)).max(["level", "lat", "lon"]) > 1e-6).all()
 
 
 def test_it_forecasts_past_the_end_of_its_record(folder, capsys):

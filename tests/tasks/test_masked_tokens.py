@@ -1,5 +1,7 @@
 """Masked tokens at inference: another draw for each seed, sample and state; the same for the same ones."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def inputs(batch=2):
 @pytest.mark.parametrize("masking", ["local", "global"])
 def test_a_masked_call_is_the_network_with_that_order(masking):
     plain, masked = network(masking_mode=masking), network(masking_mode=masking)
-    mask_tokens(masked, 0.5, seed=3)
+    mask_tokens(SimpleNamespace(network=masked, begin=None), 0.5, seed=3, steps="all")
     given = inputs()
     with torch.no_grad():
         found = masked(*given)
@@ -60,4 +62,5 @@ def test_the_draws_of_others_go_on_as_if_nothing_had_been_drawn():
 
 def test_a_network_without_tokens_is_refused():
     with pytest.raises(InputError, match="the model's network is FNO: make members with rollout.perturbation"):
-        mask_tokens(FNO(1, 1, (8, 8), width=4, modes=(2, 2), layers=1), 0.5, 0)
+        network = FNO(1, 1, (8, 8), width=4, modes=(2, 2), layers=1)
+        mask_tokens(SimpleNamespace(network=network, begin=None), 0.5, 0)

@@ -61,7 +61,7 @@ def test_the_network_sees_physical_states_calendar_surface_times_and_climatology
         expected = torch.cat([batch["forcing"][:, step + 1], batch["static"]], 1)
         torch.testing.assert_close(static, expected, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(climate, batch["climatology"][:, step], rtol=1e-6, atol=0)
-        assert input_time.tolist() == lead_time.tolist() == [12.0] * 4 and options == {"mask_ratio": None}
+        assert input_time.tolist() == lead_time.tolist() == [12.0] * 4 and options == {"mask_ratio": 0.0}
         window = torch.cat([window[:, 1:], state.inverse(predictions[step])[:, None]], 1)
 
 
@@ -178,7 +178,7 @@ def test_kinds_of_masking_alternate_by_gradient_step_and_later_steps_see_all(rec
     kinds = ["local", "global", "local", "global"] if mode == "both" else ["local"] * 4
     expected = [(True, step, kind, ratio) for step, kind in enumerate(kinds) for _ in range(2) for ratio in (0.5, 0.0)]
     assert trained == expected
-    assert {note[3] for note in notes.seen if not note[0]} == {None} and task.network.mask_ratio_inputs == 0
+    assert {note[3] for note in notes.seen if not note[0]} == {0.0} and task.network.mask_ratio_inputs == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:GPU available")
@@ -294,7 +294,7 @@ def test_a_grid_that_lies_the_other_way_is_refused(record, tmp_path):
         small.task(small.module(tmp_path / "turned.nc").packing)
 
 
-def test_times_that_a_task_does_not_know_are_refused(record):
+def test_times_that_a_task_does_not_know_are_refused(data, record):
     def check(task, **options):
         task.check_data(small.config(record, **options))
 
@@ -311,3 +311,5 @@ def test_times_that_a_task_does_not_know_are_refused(record):
         check(task, leads=(1, 2), horizon=2, history=3)
     with pytest.raises(InputError, match="mask_ratio is 1.0: expected a fraction"):
         small.task(None, mask_ratio=1.0)
+    with pytest.raises(InputError, match="mask_ratio_inputs 0.5: say model.init_args.mask_ratio instead"):
+        small.task(data.packing, mask_ratio_inputs=0.5)

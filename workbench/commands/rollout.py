@@ -65,7 +65,7 @@ def roll_out(
         device: where the model runs.
         overwrite: replace an existing forecast.
         output: where the forecast is written.
-        mask: fraction of the tokens that is masked at each step, and the seed of the draws.
+        mask: fraction of the tokens that is masked, and the seed of the draws.
 
     Raises:
         InputError: there are no weights, the record does not fit them, or the forecast exists.
@@ -96,7 +96,7 @@ def roll_out(
     if mask is not None:
         from workbench.tasks.masked_tokens import mask_tokens
 
-        mask_tokens(task.network, *mask)
+        mask_tokens(task, *mask, config.masked_steps)
     from workbench.plan import plan_from
 
     plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size, climatology)

@@ -134,6 +134,11 @@ class WeatherTask(ForecastTask):
         state = packing.groups["state"]
         surface = [packing.groups[role] for role in ("forcing", "static") if role in packing.groups]
         network: Any = self.make_network(state.channels, sum(group.channels for group in surface), packing.space)
+        if network.mask_ratio_inputs:
+            raise InputError(
+                f"the network has mask_ratio_inputs {network.mask_ratio_inputs}: say model.init_args.mask_ratio instead, "
+                "which masks the first step of a training sample and nothing in forecasts (rollout.mask_ratio does)"
+            )
         if network.history != packing.history:
             raise InputError(
                 f"the network takes {network.history} states, data.history is {packing.history}: set both to the same "
@@ -177,8 +182,7 @@ class WeatherTask(ForecastTask):
         if "lead_time" in known:
             context["lead_time"] = known["lead_time"]
             context["input_delta"] = known["lead_time" if step else "input_delta"]
-        if self.training:
-            context["mask_ratio"] = torch.tensor(0.0 if step else self.mask_ratio)
+        context["mask_ratio"] = torch.tensor(self.mask_ratio if self.training and not step else 0.0)
         return context
 
     def advance(
@@ -189,8 +193,7 @@ class WeatherTask(ForecastTask):
         Args:
             window: the last `history` states; NaN where a value is missing.
             context: `forcing` at the last of them ``[b, k, *space]``, `static`, and `climatology` at the target
-                ``[b, c, *space]``, normalised; `lead_time` and `input_delta` ``[b]`` in hours; in training the
-                `mask_ratio`.
+                ``[b, c, *space]``, normalised; `lead_time` and `input_delta` ``[b]`` in hours; the `mask_ratio`.
         """
         context = context or {}
         state: Any = self.normalisers["state"]
