@@ -71,6 +71,20 @@ def test_it_forecasts_past_the_end_of_its_record(folder, capsys):
     assert np.isfinite(found.slp).all() and abs(float(found.slp.mean()) - 1e5) < 1000
 
 
+def test_of_a_larger_grid_it_takes_its_own_part(folder, tmp_path, capsys):
+    source = small.weather(1).isel(time=slice(0, 20))
+    south = source.isel(lat=[-1]).assign_coords(lat=[20.0])
+    larger = xr.concat([source, south], "lat", data_vars="minimal")
+    source.to_netcdf(tmp_path / "own.nc")
+    larger.to_netcdf(tmp_path / "larger.nc")
+    for name in ("own", "larger"):
+        given, out = (str(tmp_path / f"{name}{end}.nc") for end in ("", "_o"))
+        assert cli.main(["predict", "m.safetensors", given, "-o", out]) == 0
+    assert "cropped to the grid of training, lat: [0, 8]" in capsys.readouterr().out
+    own, of_larger = (xr.open_dataset(tmp_path / f"{name}_o.nc") for name in ("own", "larger"))
+    xr.testing.assert_allclose(own.drop_attrs(), of_larger.drop_attrs())
+
+
 def refuse(capsys, *words):
     assert cli.main(list(words)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]

@@ -20,8 +20,8 @@ HELP = """
   workbench predict model.safetensors input.nc -o forecast.nc --steps 24
       needs nothing but the two files: forecasts from the last state of the input (--every-start: from each one)
       whose forcing is known for all steps, after comparing variables, units, grid and time step with what the model
-      was trained for; a model that adds to a climatology needs that, too (--climatology), and calendar channels are
-      known as far ahead as you like
+      was trained for (of a larger grid it takes the part that it was trained on); a model that adds to a climatology
+      needs that, too (--climatology), and calendar channels are known as far ahead as you like
 """
 
 
@@ -94,14 +94,20 @@ def from_file(
         InputError: the input or the climatology is not what the model was trained for.
     """
     from workbench.data.derived import is_derived, with_derived
-    from workbench.data.spec import TIME, TRAJECTORY, segments
+    from workbench.data.grid import crop_onto
+    from workbench.data.spec import TIME, TRAJECTORY, RecordSpec, segments
     from workbench.data.store import open_record, refuse_existing
     from workbench.header import read_card
 
     refuse_existing(Path(output), overwrite)
     card = read_card(weights)
     needed = [name for group in card["packing"]["groups"].values() for name in group["variables"]]
-    record = with_derived(open_record(source), needed)
+    record = open_record(source)
+    crop = crop_onto(record, RecordSpec.from_dict(card["packing"]["spec"]).axes)
+    if crop:
+        print(f"{source}: cropped to the grid of training, {', '.join(f'{d}: {list(r)}' for d, r in crop.items())}")
+        record = open_record(source, crop)
+    record = with_derived(record, needed)
     if TIME not in record.dims:
         raise InputError(f"{source} has no time dimension: expected states in time to start from")
     stride, history = int(card.get("stride", 1)), int(card["packing"]["history"])

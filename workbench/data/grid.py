@@ -1,8 +1,9 @@
-"""Area weights of a record's grid, chosen from its axes."""
+"""What follows from the axes of a record: area weights, and which part of a larger record lies on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Literal
 
@@ -23,6 +24,21 @@ def is_latitude(axis: Axis) -> bool:
 def is_longitude(axis: Axis) -> bool:
     """Whether an axis is longitude in degrees, by its CF units or its usual names."""
     return axis.units in ("degrees_east", "degree_east", "degreesE") or axis.name in ("lon", "longitude")
+
+
+def crop_onto(dataset: xr.Dataset, axes: Sequence[Axis]) -> dict[str, tuple[int, int]]:
+    """The index ranges of a larger record that hold exactly `axes`; empty where one of them is not a part of it."""
+    crop = {}
+    for axis in axes:
+        if axis.name not in dataset.dims or dataset.sizes[axis.name] <= len(axis.values):
+            continue
+        found, wanted = Axis.of(dataset, axis.name), len(axis.values)
+        ranges = [(first, first + wanted) for first in range(len(found.values) - wanted + 1)]
+        fitting = [r for r in ranges if axis.difference(replace(found, values=found.values[slice(*r)])) is None]
+        if not fitting:
+            return {}
+        crop[axis.name] = fitting[0]
+    return crop
 
 
 def axis_weights(axis: Axis, kind: Weighting = "auto") -> xr.DataArray | None:

@@ -136,8 +136,8 @@ class WeatherTask(ForecastTask):
         network: Any = self.make_network(state.channels, sum(group.channels for group in surface), packing.space)
         if network.mask_ratio_inputs:
             raise InputError(
-                f"the network has mask_ratio_inputs {network.mask_ratio_inputs}: say model.init_args.mask_ratio instead, "
-                "which masks the first step of a training sample and nothing in forecasts (rollout.mask_ratio does)"
+                f"the network has mask_ratio_inputs {network.mask_ratio_inputs}: say model.init_args.mask_ratio "
+                "instead, which masks the first step of a training sample and no forecast (rollout.mask_ratio does)"
             )
         if network.history != packing.history:
             raise InputError(
