@@ -221,6 +221,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # ours come from the command line
     warnings.filterwarnings("ignore", message=".*overrides the configure_model callback")  # nothing is sharded in it
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a user of SLURM knows
     noise = ("Tip:", "Loading `train_dataloader`", "TPU available")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
         lambda record: not any(word in record.getMessage() for word in noise)
