@@ -176,7 +176,7 @@ def write_zarr(path, dims, inner, per_shard, version, dtype, codec, holes, crop)
 
 
 @given(zarr_layouts())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_zarr_layout_reads_as_xarray_reads_it(layout):
     dims, *_, crop = layout
     with tempfile.TemporaryDirectory() as folder:

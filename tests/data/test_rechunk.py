@@ -41,7 +41,7 @@ def layouts(draw):
     return shape, draw(sizes), draw(sizes), draw(st.tuples(*(st.integers(1, 3) for _ in shape)))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layouts(), st.sampled_from(["f4", "f8", "i2", "?"]), st.sampled_from(["zarr2", "zarr3", "netcdf"]), st.data())
 def test_a_copy_is_exact_whatever_the_layouts(tmp_path_factory, monkeypatch, layout, dtype, kind, data):
     shape, stored, chunks, shards = layout

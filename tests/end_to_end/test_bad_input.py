@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from project import run, waves
+from project import call as run
+from project import waves
 
 from workbench.data.writer import write_record
 from workbench.locks import take_lock

@@ -4,7 +4,8 @@ import shutil
 import numpy as np
 import xarray as xr
 import yaml
-from project import run, waves
+from project import call as run
+from project import waves
 
 
 def test_the_pipeline_leaves_everything_a_run_consists_of(trained):
