@@ -58,7 +58,7 @@ $(VENV)/.docs: $(VENV)/.core
 # Pin what a fresh environment resolves to now.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip --quiet install 'torch==2.13.0' && .venv-lock/bin/pip --quiet install '.[dev,hpc,remote,docs]'
+	.venv-lock/bin/pip --quiet install 'torch==2.13.0' && .venv-lock/bin/pip --quiet install '.[dev,hpc,remote,docs,pybamm]'
 	{ echo "# Exact versions of everything that any extra installs; made by make lock."; \
 	  .venv-lock/bin/pip freeze --exclude workbench-surrogates | sed -e 's/^\(torch==[0-9.]*\)+.*/\1/' | grep -vE '^(nvidia-|triton)'; } > requirements.lock
 	rm -rf .venv-lock

@@ -8,6 +8,7 @@ import yaml
 
 from workbench import experiment as experiments
 from workbench.errors import InputError
+from workbench.lifetime_experiment import either
 from workbench.resources import experiment_names, find_experiment
 
 BASE = """
@@ -82,7 +83,7 @@ def test_packaged_experiments_are_short_commented_and_right(name):
     text = find_experiment(name).read_text()
     assert len(text.splitlines()) <= 40
     assert text.startswith("#")
-    found = experiments.load([name])
+    found = either([name])
     assert found.name == name
     assert set(yaml.safe_load(text)) >= {"data", "model", "trainer"}
 

@@ -9,6 +9,7 @@ What the file holds is said in `workbench.scoring.scores`; how sure its numbers 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from workbench import experiment as experiments
 from workbench.errors import InputError
+from workbench.lifetime_experiment import LifetimeExperiment, either
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,6 +37,10 @@ evaluate: of the experiment, or here:
   workbench evaluate -c beam.yaml --evaluate.long_run.domain=structures
   workbench evaluate -c uk.yaml --evaluate.long_run.domain=diagnosis --evaluate.beside="{cnn: runs/uk_cnn}"
   workbench evaluate -c era5.yaml --evaluate.long_run.domain=storms
+
+of an experiment on the life of cells (LifetimeTask) it reads predictions.nc, and scores.nc holds errors of every part
+beside the classical baselines, coverage and width of the intervals, and errors by policy:
+  workbench evaluate -c battery/fpnn
   >>> xr.open_dataset("runs/kolmogorov/fno/scores.nc").score.sel(metric="rmse")
 """
 
@@ -50,7 +56,9 @@ def main(argv: Sequence[str]) -> int:
 
         print(describe())
         return 0
-    experiment = experiments.load(options.config, rest, options.run_dir)
+    experiment = either(options.config, rest, options.run_dir)
+    if isinstance(experiment, LifetimeExperiment):
+        return _lifetimes(experiment, options.overwrite, options.json)
     from workbench.progress import bar
     from workbench.scoring.verdict import print_table, summary
 
@@ -70,6 +78,46 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(plain))
     return 0
+
+
+def _lifetimes(experiment: LifetimeExperiment, overwrite: bool, as_json: bool) -> int:
+    from workbench.scoring.lifetimes_verdict import print_table, summary
+
+    scores = evaluate_lifetimes(experiment, overwrite=overwrite)
+    if as_json:
+        print(json.dumps(summary(scores)))
+        return 0
+    print_table(scores)
+    print(f"wrote {experiment.scores}")
+    return 0
+
+
+def evaluate_lifetimes(experiment: LifetimeExperiment, *, overwrite: bool = False) -> xr.Dataset:
+    """Score the predicted lives of a run beside the baselines, and write the scores into the run directory.
+
+    Args:
+        experiment: from `workbench.lifetime_experiment.load_lifetimes`.
+        overwrite: replace existing scores.
+
+    Raises:
+        InputError: there are no predictions, or they cannot be scored.
+    """
+    from workbench.baselines.lifetimes import fit_baselines
+    from workbench.data.store import open_record, refuse_existing
+    from workbench.scoring.judge import write_scores
+    from workbench.scoring.lifetimes import score
+
+    refuse_existing(experiment.scores, overwrite)
+    if not experiment.predictions.exists():
+        raise InputError(
+            f"no predictions to score: expected {experiment.predictions}; make them with: workbench predict -c "
+            f"{experiment.name}"
+        )
+    lives = open_record(str(experiment.predictions)).load()
+    found, definitions, left_out = fit_baselines(experiment, lives)
+    for note in left_out:
+        print(note, file=sys.stderr)
+    return write_scores(score(lives, found, definitions, experiment.evaluate), experiment.scores)
 
 
 def evaluate(

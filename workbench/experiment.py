@@ -203,6 +203,9 @@ class Experiment:
         return self.run_dir / f"{self.evaluate.long_run.domain}.nc"
 
 
+LIFETIME_TASK = "LifetimeTask"
+LIFETIME_VERBS = ("check", "fit", "validate", "test", "predict", "evaluate", "report", "pipeline", "export", "sweep")
+
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "rollout": RolloutConfig,
@@ -248,6 +251,24 @@ def load(names: Sequence[str], overrides: Sequence[str] = (), run_dir: str | Non
     Raises:
         InputError: a file, key or value is wrong; a misspelt key is named with its nearest neighbour.
     """
+    files, config = resolve(names, overrides)
+    if is_lifetimes(config):
+        raise InputError(
+            f"{name_of(files[0])} is about the life of cells ({LIFETIME_TASK}), and nothing in it is stepped in time: "
+            f"its verbs are {', '.join(LIFETIME_VERBS)}"
+        )
+    check_keys(config, SECTIONS)
+    run = Path(run_dir) if run_dir else Path("runs") / name_of(files[0])
+    sections = {name: build(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()}
+    return Experiment(name_of(files[0]), files, config, run_dir=run, **sections)
+
+
+def resolve(names: Sequence[str], overrides: Sequence[str] = ()) -> tuple[tuple[Path, ...], dict[str, Any]]:
+    """The files behind experiment names, and what they and the command line say together.
+
+    Raises:
+        InputError: no name is given, a file is missing or no mapping, or an override cannot be read.
+    """
     if not names:
         raise InputError("no experiment given: pass -c NAME or -c FILE.yaml (workbench --help lists the packaged ones)")
     files = tuple(find_experiment(name) for name in names)
@@ -256,10 +277,13 @@ def load(names: Sequence[str], overrides: Sequence[str] = (), run_dir: str | Non
         config = merge(config, read_yaml(file))
     for key, value in parse_overrides(overrides):
         config = merge(config, nest(key, value))
-    check_keys(config, SECTIONS)
-    run = Path(run_dir) if run_dir else Path("runs") / name_of(files[0])
-    sections = {name: build(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()}
-    return Experiment(name_of(files[0]), files, config, run_dir=run, **sections)
+    return files, config
+
+
+def is_lifetimes(config: dict[str, Any]) -> bool:
+    """Whether an experiment is about the life of cells (`workbench.lifetime_experiment`), by the class of its task."""
+    model = config.get("model")
+    return isinstance(model, dict) and str(model.get("class_path", "")).rpartition(".")[2] == LIFETIME_TASK
 
 
 def blank() -> Experiment:

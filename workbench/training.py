@@ -24,9 +24,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 import workbench.models
 import workbench.tasks  # noqa: F401  short class names in experiment files resolve among what is imported
 from workbench.allocator import keep_freed_memory
+from workbench.data.cell_module import CellDataModule
 from workbench.data.module import RecordDataModule
 from workbench.errors import InputError
-from workbench.experiment import EvaluateConfig, Experiment, ReportConfig, RolloutConfig
+from workbench.experiment import SECTIONS, Experiment
+from workbench.lifetime_experiment import LIFETIME_SECTIONS, LifetimeExperiment
 from workbench.tasks.callbacks import ContinueEpoch, RankState, Summary, WholeSteps
 from workbench.tasks.sharding import ShardedBlocks
 from workbench.weights import card_of
@@ -102,21 +104,21 @@ class Card(pl.Callback):
         """Add the card as one JSON string: plain data that any reader may look at."""
         data = trainer.datamodule.card()  # type: ignore[attr-defined]
         score = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        extra = {"experiment": self.experiment, "data": data, "stride": _stride(trainer), "training": score}
+        stride = getattr(trainer.datamodule.config, "stride", 1)  # type: ignore[attr-defined]
+        extra = {"experiment": self.experiment, "data": data, "stride": stride, "training": score}
         checkpoint["workbench"] = json.dumps(card_of(module, extra))
 
 
-def _stride(trainer: pl.Trainer) -> int:
-    return int(trainer.datamodule.config.stride)  # type: ignore[attr-defined]
-
-
 class TrainingCLI(LightningCLI):
-    """The Lightning CLI whose file also holds the rollout, evaluate and report sections."""
+    """The Lightning CLI whose file also holds the sections of other verbs."""
+
+    sections = SECTIONS
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Accept (and show in --help and --print_config) the sections that other verbs read."""
-        for name, cls in (("rollout", RolloutConfig), ("evaluate", EvaluateConfig), ("report", ReportConfig)):
-            parser.add_class_arguments(cls, name)
+        for name, cls in self.sections.items():
+            if name != "data":
+                parser.add_class_arguments(cls, name)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the run's log first among its loggers, atomic checkpoints and blocks as units of fsdp."""
@@ -135,6 +137,12 @@ class TrainingCLI(LightningCLI):
         return {verb: set(skipped) for verb in ("fit", "validate", "test")}
 
 
+class LifetimeTrainingCLI(TrainingCLI):
+    """The same for experiments on the life of cells."""
+
+    sections = LIFETIME_SECTIONS
+
+
 def _listed(value: Any) -> list[Any]:
     """What the experiment gives for a logger or plugin, as a list; true and null are Lightning's words for default."""
     if value is None or isinstance(value, bool):
@@ -142,7 +150,7 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def defaults(experiment: Experiment) -> dict[str, Any]:
+def defaults(experiment: Experiment | LifetimeExperiment) -> dict[str, Any]:
     """Trainer defaults of a run: best and last checkpoint, exact resume, card, summary."""
     run = experiment.run_dir
     checkpoints: dict[str, Any] = {"dirpath": str(run / "checkpoints"), "enable_version_counter": False}
@@ -165,7 +173,7 @@ def defaults(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
+def run(verb: str, experiment: Experiment | LifetimeExperiment, arguments: list[str]) -> int:
     """Run a Lightning verb.
 
     Args:
@@ -183,10 +191,11 @@ def run(verb: str, experiment: Experiment, arguments: list[str]) -> int:
     return 0
 
 
-def _train(verb: str, experiment: Experiment, arguments: list[str]) -> None:
-    TrainingCLI(
+def _train(verb: str, experiment: Experiment | LifetimeExperiment, arguments: list[str]) -> None:
+    lifetimes = isinstance(experiment, LifetimeExperiment)
+    (LifetimeTrainingCLI if lifetimes else TrainingCLI)(
         model_class=pl.LightningModule,
-        datamodule_class=RecordDataModule,
+        datamodule_class=CellDataModule if lifetimes else RecordDataModule,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,

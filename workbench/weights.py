@@ -20,6 +20,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from workbench import __version__
+from workbench.data.cell_packing import CellPacking
 from workbench.data.packing import Packing
 from workbench.errors import InputError
 from workbench.header import FORMAT, read_card
@@ -129,7 +130,8 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> tuple[Any, dict[str, 
     """
     path = Path(path)
     card = read_card(path)
-    task = rebuild(card["task"], trusted).build(Packing.from_dict(card["packing"]))
+    kind = CellPacking if card["packing"].get("kind") == "cells" else Packing
+    task = rebuild(card["task"], trusted).build(kind.from_dict(card["packing"]))
     fill(task.network, read_state(path), str(path))
     return task.eval(), card
 

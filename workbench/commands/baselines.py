@@ -34,9 +34,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options, rest = parser.parse_known_args(list(argv))
     if options.list:
+        from workbench.baselines.battery import BASELINES as LIFETIMES
         from workbench.baselines.forecasts import BASELINES, DIAGNOSES, STRUCTURES
 
-        every = {**BASELINES, **STRUCTURES, **DIAGNOSES}
+        every = {**BASELINES, **STRUCTURES, **DIAGNOSES, **{n: f"life: {b.title}" for n, b in LIFETIMES.items()}}
         print("\n".join(f"{name}\n    {definition}" for name, definition in every.items()))
         return 0
     experiment = experiments.load(options.config, rest, options.run_dir)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from workbench import experiment as experiments
 from workbench.data.config import DataConfig
 from workbench.errors import InputError
+from workbench.lifetime_experiment import LifetimeExperiment, either
 
 HELP = """
 Opens the record, compares names, units, grid and time step with what model and task need, looks for windows that
@@ -43,9 +44,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print findings as one JSON list")
     parser.add_argument("--no-batch", action="store_true", help="data only: do not build the model (no torch)")
     options, rest = parser.parse_known_args(argv)
-    experiment = experiments.load(options.config, rest, options.run_dir)
+    experiment = either(options.config, rest, options.run_dir)
+    look = check_lifetimes if isinstance(experiment, LifetimeExperiment) else check
     findings = []
-    for finding in check(experiment, batch=not options.no_batch):
+    for finding in look(experiment, batch=not options.no_batch):  # type: ignore[arg-type]
         findings.append(finding)
         if not options.json:
             repair = f"\n           -> {finding.repair}" if finding.repair else ""
@@ -137,15 +139,60 @@ def _chunks(config: DataConfig, seen: Any) -> Iterator[Finding]:
         yield Finding("ok", text)
 
 
-def _one_batch(experiment: experiments.Experiment) -> Iterator[Finding]:
+def check_lifetimes(experiment: LifetimeExperiment, batch: bool = True) -> Iterator[Finding]:
+    """Findings on an experiment on the life of cells; an error ends the look."""
+    from collections import Counter
+
+    from workbench.data.cell_curves import open_cells
+    from workbench.data.cell_parts import censored_note
+
+    config = experiment.data
+    try:
+        cells = open_cells(config)
+    except InputError as error:
+        what, _, repair = str(error).rpartition("; ")
+        yield Finding("error", what or repair, repair if what else "")
+        return
+    counts = Counter(cells["part"].values.tolist())
+    yield Finding(
+        "ok", f"record {cells.encoding['source']}: {', '.join(f'{n} {c}' for n, c in sorted(counts.items()))}"
+    )
+    for name in config.variables:
+        attrs, dims = cells[name].attrs, cells[name].sizes
+        yield Finding("ok", f"{name} [{attrs['units']}]: {', '.join(f'{d} {n}' for d, n in dims.items())}")
+    first, last = config.first_cycle, config.cycles
+    yield Finding("ok", f"cycles {first} to {last}, changes since cycle {config.reference_cycle}")
+    if note := censored_note(cells):
+        yield Finding("ok", note)
+    if config.leaky:
+        yield Finding(
+            "warning", "windows of one cell lie in training and test: errors say nothing of new cells",
+            "data.split: severson, policy or cell",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", f"{config.folds} folds of whole policies; no cell lies in two parts")
+    if batch:
+        yield from _one_batch(experiment)
+
+
+def _fitted_on(data: Any) -> str:
+    """What the statistics of a data module were computed on."""
+    if hasattr(data, "statistics"):
+        return str(data.statistics.period) if data.statistics else ""
+    return f"{data.packing.training} cells"
+
+
+def _one_batch(experiment: experiments.Experiment | LifetimeExperiment) -> Iterator[Finding]:
     """Build the model, run one training batch, measure time and memory."""
     import torch
 
     from workbench.commands.rollout import class_paths
+    from workbench.data.cell_module import CellDataModule
     from workbench.data.module import RecordDataModule
     from workbench.weights import rebuild
 
-    data = RecordDataModule(**{k: getattr(experiment.data, k) for k in experiment.data.__dataclass_fields__})
+    kind = CellDataModule if isinstance(experiment, LifetimeExperiment) else RecordDataModule
+    data: Any = kind(**{k: getattr(experiment.data, k) for k in experiment.data.__dataclass_fields__})
     try:
         data.prepare_data()
         data.setup()
@@ -160,8 +207,7 @@ def _one_batch(experiment: experiments.Experiment) -> Iterator[Finding]:
     except InputError as error:
         yield Finding("error", str(error))
         return
-    statistics = data.statistics
-    yield Finding("ok", f"statistics from the train split only: {statistics.period if statistics else ''}")
+    yield Finding("ok", f"statistics from the train split only: {_fitted_on(data)}")
     parameters = sum(p.numel() for p in task.parameters())
     batch = next(iter(data.train_dataloader()))
     saved = 0

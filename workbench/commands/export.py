@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workbench import experiment as experiments
+from workbench.lifetime_experiment import LifetimeExperiment, either
 
 HELP = """
 The file holds the weights and, in its metadata, names, units, coordinates, grid, time step, normaliser, model
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> int:
     parser = experiments.argument_parser("export", "Write one self-describing safetensors file.", HELP)
     parser.add_argument("-o", "--output", metavar="FILE", help="default: runs/EXPERIMENT/model.safetensors")
     options, rest = parser.parse_known_args(argv)
-    experiment = experiments.load(options.config, rest, options.run_dir)
+    experiment = either(options.config, rest, options.run_dir)
     from workbench.data.store import refuse_existing
     from workbench.header import read_card
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _scores(experiment: experiments.Experiment) -> str:
+def _scores(experiment: experiments.Experiment | LifetimeExperiment) -> str:
     """The headline of the run's scores, if it has been evaluated."""
     if not experiment.scores.exists():
         return ""

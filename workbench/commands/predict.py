@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench import experiment as experiments
+from workbench.commands import lifetimes
 from workbench.errors import InputError
+from workbench.header import read_card
+from workbench.lifetime_experiment import LifetimeExperiment, either
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,7 +30,7 @@ HELP = """
 
 def main(argv: list[str]) -> int:
     """Run the verb."""
-    parser = experiments.argument_parser("predict", "Forecast with a trained model.", HELP)
+    parser = experiments.argument_parser("predict", "Forecast with a trained model.", HELP + lifetimes.HELP)
     parser.add_argument("weights", nargs="?", help="checkpoint or safetensors file (with INPUT; otherwise give -c)")
     parser.add_argument("input", nargs="?", help="NetCDF or Zarr record to start from")
     parser.add_argument("-o", "--output", metavar="FILE", help="*.zarr or *.nc")
@@ -38,16 +41,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--climatology", metavar="FILE", help="with INPUT: that of the training, where it is not where it was then"
     )
+    parser.add_argument("--cells", default="", metavar="NAMES", help="with -c: cells or parts whose life is predicted")
     parser.add_argument("--device", default="auto", help="cpu, cuda ... (default: a GPU if there is one)")
     options, rest = parser.parse_known_args(argv)
     if options.config:
-        experiment = experiments.load(options.config, rest, options.run_dir)
+        experiment = either(options.config, rest, options.run_dir)
+        if isinstance(experiment, LifetimeExperiment):
+            lifetimes.predict_experiment(experiment, options.weights, options.cells, options.output, options.overwrite)
+            return 0
         from_experiment(experiment, options.weights, options.steps, options.output, options.device, options.overwrite)
         return 0
     if not (options.weights and options.input and options.output):
         raise InputError("give either -c EXPERIMENT, or WEIGHTS INPUT -o OUTPUT (workbench predict --help)")
     if rest:
         raise InputError(f"'{rest[0]}' is not expected here: without -c there is no experiment to override")
+    if read_card(options.weights)["packing"].get("kind") == "cells":
+        lifetimes.predict_file(options.weights, options.input, options.output, options.overwrite)
+        return 0
     from_file(
         options.weights,
         options.input,
@@ -97,7 +107,6 @@ def from_file(
     from workbench.data.grid import crop_onto
     from workbench.data.spec import TIME, TRAJECTORY, RecordSpec, segments
     from workbench.data.store import open_record, refuse_existing
-    from workbench.header import read_card
 
     refuse_existing(Path(output), overwrite)
     card = read_card(weights)

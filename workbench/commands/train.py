@@ -8,10 +8,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench import experiment as experiments
 from workbench.errors import InputError
+from workbench.lifetime_experiment import LifetimeExperiment, either
 from workbench.locks import take_lock
+
+if TYPE_CHECKING:
+    from workbench.data.spec import RecordSpec
 
 DESCRIPTIONS = {
     "fit": "Train an experiment.",
@@ -57,7 +62,7 @@ def train(name: str, words: list[str]) -> int:
         return training.run(name, experiments.blank(), ["--help"])
     printing = [w for w in rest if w.startswith("--print_config")]
     overrides = [w for w in rest if w not in printing]
-    experiment = experiments.load(options.config, overrides, options.run_dir)
+    experiment = either(options.config, overrides, options.run_dir)
     arguments = [word for file in experiment.files for word in ("--config", str(file))] + overrides
     with sole_training(experiment.run_dir) if name == "fit" and first_process() and not printing else nullcontext():
         if not printing:
@@ -88,13 +93,14 @@ def sole_training(run: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _prepare_run(name: str, experiment: experiments.Experiment, options: argparse.Namespace) -> list[str]:
+def _prepare_run(
+    name: str, experiment: experiments.Experiment | LifetimeExperiment, options: argparse.Namespace
+) -> list[str]:
     """Check data and checkpoint early, make room for the run; returns the checkpoint argument for Lightning."""
-    from workbench.data.preflight import look
     from workbench.data.spec import RecordSpec
     from workbench.header import read_card, refuse_other_model
 
-    found = look(experiment.data)
+    found = _look(experiment)
     last = experiment.run_dir / "checkpoints" / "last.ckpt"
     checkpoint = Path(options.ckpt_path) if options.ckpt_path else (last if options.resume else None)
     if name != "fit":
@@ -111,8 +117,24 @@ def _prepare_run(name: str, experiment: experiments.Experiment, options: argpars
     card = read_card(checkpoint)
     refuse_other_model(card, experiment.config.get("model") or {}, checkpoint)
     trained = RecordSpec.from_dict(card["packing"]["spec"])
-    trained.require(found.spec, f"{checkpoint}: the record {experiment.data.record}")
+    trained.require(found, f"{checkpoint}: the record {experiment.data.record}")
     return [f"--ckpt_path={checkpoint}"]
+
+
+def _look(experiment: experiments.Experiment | LifetimeExperiment) -> RecordSpec:
+    """Open the record and find what would stop a training; returns what it is."""
+    if isinstance(experiment, LifetimeExperiment):
+        from workbench.data.cell_curves import open_cells, spec_of
+        from workbench.data.cell_parts import censored_note
+
+        cells = open_cells(experiment.data)
+        note = censored_note(cells)
+        if note and first_process():
+            print(note, flush=True)
+        return spec_of(cells, experiment.data.variables)
+    from workbench.data.preflight import look
+
+    return look(experiment.data).spec
 
 
 def first_process() -> bool:

@@ -67,6 +67,36 @@ class DownscalingNetwork(nn.Module, ABC):
         """Return the output channels on the points, in the units of the packed data."""
 
 
+class CellNetwork(nn.Module, ABC):
+    """A map from the curves of a battery cell in its first cycles to its life.
+
+    A concrete network takes these three arguments first and by position, with defaults for all others.
+
+    Args:
+        variables: curves of a cycle.
+        cycles: cycles that are seen.
+        points: points of each curve.
+    """
+
+    def __init__(self, variables: int, cycles: int, points: int) -> None:
+        super().__init__()
+        self.variables = variables
+        self.cycles = cycles
+        self.points = points
+
+    def prepare(
+        self, raw: Float[Tensor, "b v n p"], change: Float[Tensor, "b v n p"], target: Float[Tensor, "b"]
+    ) -> None:
+        """Take from all cells of the training what is not learnt by gradients; by default nothing.
+
+        It is called once, before the first step, with the scaled videos and the standardised logarithm of life.
+        """
+
+    @abstractmethod
+    def forward(self, raw: Float[Tensor, "b v n p"], change: Float[Tensor, "b v n p"]) -> Float[Tensor, "b"]:
+        """Return the standardised logarithm of life from the scaled curves and their change since an early cycle."""
+
+
 class Prediction(NamedTuple):
     """What a network of nodes and elements gives for a sequence of steps.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench import experiment as experiments
+from workbench.lifetime_experiment import either
 
 HELP = """
-reads   whatever is in runs/EXPERIMENT: rollout.zarr (or .nc), scores.nc, metrics.csv, data_card.json
+reads   whatever is in runs/EXPERIMENT: rollout.zarr (or .nc) or predictions.nc, scores.nc, metrics.csv, data_card.json
 writes  runs/EXPERIMENT/report.html, one file that opens anywhere without a network, and figures/*.png, *.svg
 
 What is missing is left out, with the command that makes it. The same run gives the same bytes.
@@ -22,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit status."""
     parser = experiments.argument_parser("report", "Write the report of a run: report.html and figures.", HELP)
     options, rest = parser.parse_known_args(list(argv))
-    experiment = experiments.load(options.config, rest, options.run_dir)
+    experiment = either(options.config, rest, options.run_dir)
     from workbench.report.page import write_report
 
     page = write_report(experiment, options.overwrite)

@@ -10,7 +10,8 @@ from pathlib import Path
 from workbench import __version__
 from workbench.data.store import refuse_existing
 from workbench.experiment import Experiment
-from workbench.report import background, sections
+from workbench.lifetime_experiment import LifetimeExperiment
+from workbench.report import background, lifetimes, sections
 from workbench.report.case import stops
 from workbench.report.forecast_sections import forecast_sections
 from workbench.report.gallery import Gallery
@@ -21,7 +22,7 @@ from workbench.report.speed import speed_sections
 from workbench.report.structures_pictures import structure_sections
 
 
-def write_report(experiment: Experiment, overwrite: bool = False) -> Path:
+def write_report(experiment: Experiment | LifetimeExperiment, overwrite: bool = False) -> Path:
     """Write ``report.html`` and ``figures/`` into the run directory of `experiment`.
 
     Both are made under hidden names and renamed when whole; the same run gives the same bytes.
@@ -44,7 +45,8 @@ def write_report(experiment: Experiment, overwrite: bool = False) -> Path:
     shutil.rmtree(drafts, ignore_errors=True)
     drafts.mkdir()
     try:
-        text = compose(run, Gallery(drafts))
+        whole = lifetimes.compose if isinstance(experiment, LifetimeExperiment) else compose
+        text = whole(run, Gallery(drafts))
         draft = page.with_name(".report.html.partial")
         draft.write_text(text, encoding="utf-8")
         _replace_folder(drafts, folder)

@@ -20,6 +20,7 @@ import yaml
 from workbench.data.store import open_record
 from workbench.errors import InputError
 from workbench.experiment import Experiment
+from workbench.lifetime_experiment import LifetimeExperiment
 from workbench.resources import experiment_names
 
 
@@ -28,8 +29,8 @@ class Run:
     """One run: the experiment and whatever of its results exists.
 
     Attributes:
-        experiment: as loaded; says where the run directory is.
-        forecast: the rollout, lazy.
+        experiment: as loaded, an `Experiment` or a `LifetimeExperiment`; says where the run directory is.
+        forecast: the rollout, lazy; of lifetimes, the predictions.
         record: the record that the truth is taken from, lazy.
         record_problem: why there is no record, if there is none.
         scores: what ``workbench evaluate`` wrote, in memory.
@@ -40,7 +41,7 @@ class Run:
         resolved: the experiment with every default, YAML; empty if it was never trained here.
     """
 
-    experiment: Experiment
+    experiment: Any
     forecast: xr.Dataset | None
     record: xr.Dataset | None
     record_problem: str
@@ -72,7 +73,7 @@ class Run:
         return shlex.join(words)
 
 
-def open_run(experiment: Experiment) -> Run:
+def open_run(experiment: Experiment | LifetimeExperiment) -> Run:
     """Open everything that the run directory of `experiment` holds.
 
     Raises:
@@ -84,8 +85,14 @@ def open_run(experiment: Experiment) -> Run:
             f"no run at {folder}: expected the folder that fit, rollout and evaluate write; "
             "train first (workbench fit) or point to the run with --run-dir"
         )
-    forecast = _forecast(experiment)
-    record, problem = _record(experiment, forecast) if forecast is not None else (None, "")
+    record, problem = None, ""
+    if isinstance(experiment, LifetimeExperiment):
+        path = experiment.predictions
+        forecast = open_record(str(path)).load() if path.exists() else None
+    else:
+        forecast = _forecast(experiment)
+        if forecast is not None:
+            record, problem = _record(experiment, forecast)
     run = Run(
         experiment=experiment,
         forecast=forecast,
@@ -100,8 +107,8 @@ def open_run(experiment: Experiment) -> Run:
     )
     if run.forecast is None and run.scores is None and run.training is None:
         raise InputError(
-            f"nothing to report in {folder}: expected rollout.zarr or rollout.nc, scores.nc or metrics.csv; "
-            f"make them with: {run.command('fit')}, then rollout and evaluate"
+            f"nothing to report in {folder}: expected rollout.zarr, rollout.nc or predictions.nc, scores.nc or "
+            f"metrics.csv; make them with: {run.command('fit')}, then rollout (or predict) and evaluate"
         )
     return run
 

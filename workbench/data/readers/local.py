@@ -14,6 +14,22 @@ from workbench.errors import InputError
 from workbench.resources import data_root
 
 
+def find_file(path: str, get: str) -> Path:
+    """The file or folder that the user has: itself, or below the data root.
+
+    Args:
+        path: as the recipe or the user says it.
+        get: where it comes from, for the message that it is not there.
+
+    Raises:
+        InputError: it is not there.
+    """
+    found = Path(path) if Path(path).exists() else data_root() / path
+    if not found.exists():
+        raise InputError(f"no file at {found}: {get}; name your copy with --set path=FILE")
+    return found
+
+
 @dataclass(frozen=True)
 class LocalFile:
     """One NetCDF file or Zarr store without trajectories.
@@ -36,9 +52,7 @@ class LocalFile:
         Raises:
             InputError: the file is not there, lacks a variable, or says other units.
         """
-        path = Path(self.path) if Path(self.path).exists() else data_root() / self.path
-        if not path.exists():
-            raise InputError(f"no file at {path}: {self.get}; name your copy with --set path=FILE")
+        path = find_file(self.path, self.get)
         record = open_record(str(path))
         missing = [name for name in self.variables if name not in record.data_vars]
         if missing:
