@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import importlib
 import io
 import os
@@ -27,6 +28,7 @@ from workbench.errors import InputError
 from workbench.lifetime_experiment import LIFETIME_SECTIONS, either
 from workbench.metrics import METRICS
 from workbench.resources import experiment_names
+from workbench.share import Share
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -207,7 +209,7 @@ def test_conventions_name_what_a_run_holds(lake):
     files = first_column(page, "Run directory")
     there = {p.name for p in (lake / "runs/lake").iterdir() if not p.name.startswith(".")}
     assert there <= files, there - files
-    by_other_verbs = {"rollout.nc", "predict.zarr", "baselines.nc", "model.safetensors", "speedup.nc"}
+    by_other_verbs = {"rollout.nc", "predict.zarr", "baselines.nc", "model.safetensors", "speedup.nc", "launch"}
     assert files - there - {"checkpoints/best.ckpt", "last.ckpt"} <= by_other_verbs, files - there
     with xr.open_dataset(lake / "runs/lake/scores.nc", decode_timedelta=True) as scores:
         variables = set(map(str, scores.data_vars))
@@ -235,6 +237,25 @@ def test_a_recipe_of_your_own_builds(tmp_path, monkeypatch):
     exact = np.exp(-1e-4 * (2 * np.pi) ** 2 * record.time.values)
     np.testing.assert_allclose(wave, wave[:, :1] * exact, rtol=1e-5)
     assert record.attrs["citation"].startswith("@book{crank1975")
+
+
+def test_jobs_build_shares_of_a_recipe(tmp_path, monkeypatch):
+    """No file of two shares, however the trajectories lie in chunks; on workers of dask as on threads."""
+    import distributed
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(recipe, "folder", lambda name: EXAMPLES / name)
+    monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path / "whole"))
+    rods = recipe.read_recipe("heated_rod/tiny", {"trajectories": 7})
+    whole = open_record(str(recipe.build(rods)))
+    for chunk in (1, 3):
+        monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path / f"shares{chunk}"))
+        rods = dataclasses.replace(rods, chunks={"trajectory": chunk})
+        for number in (2, 1):
+            recipe.build(rods, share=Share(number, 3))
+        with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None):
+            path = recipe.build(rods)
+        np.testing.assert_array_equal(open_record(str(path)).temperature, whole.temperature)
 
 
 def test_a_metric_of_your_own_is_right(monkeypatch):

@@ -1,7 +1,7 @@
 """What `workbench pipeline` decides to do."""
 
 from workbench import experiment as experiments
-from workbench.commands.pipeline import plan
+from workbench.stages import plan
 
 
 def test_the_record_and_what_it_is_compared_with_are_built_first(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from workbench.errors import InputError
 from workbench.models import Network
 from workbench.plan import ForecastPlan
 from workbench.rollout import rollout, write_rollout
+from workbench.share import Share
 from workbench.tasks import ForecastTask
 
 
@@ -242,3 +243,21 @@ def test_a_killed_rollout_goes_on_bit_for_bit(tmp_path, after):
     for name in "uv":
         assert a[name].values.tobytes() == b[name].values.tobytes()
     assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.zarr", "out.zarr.manifest.json"]
+
+
+@pytest.mark.parametrize("shares", [2, 5])
+def test_shares_make_the_same_forecast_as_one_rollout(tmp_path, shares):
+    """Also where a forecast stops, where there are more shares than batches, and where a share never ran."""
+    record = make_record(tmp_path)
+    task = make_task(record, gain=4.0e8)
+    whole = write_rollout(task, plan_of(record, steps=9), tmp_path / "whole.zarr")
+    for number in range(1, shares + 1):
+        if number != 2:
+            write_rollout(task, plan_of(record, steps=9), tmp_path / "out.zarr", share=Share(number, shares))
+    assert not (tmp_path / "out.zarr").exists()
+    finished = write_rollout(task, plan_of(record, steps=9), tmp_path / "out.zarr")
+    assert len(whole.stopped) == 6 and finished.seconds_per_step > 0
+    assert sorted(map(str, finished.stopped)) == sorted(map(str, whole.stopped))
+    for name in "uv":
+        np.testing.assert_array_equal(xr.open_zarr(finished.path)[name], xr.open_zarr(whole.path)[name])
+    assert sorted(p.name for p in tmp_path.glob("*out.zarr*")) == ["out.zarr", "out.zarr.manifest.json"]

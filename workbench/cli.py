@@ -22,9 +22,14 @@ VERBS = {
     "report": "write report.html",
     "pipeline": "dataset, fit, rollout (or predict), evaluate and report in one go",
     "sweep": "how well the life of cells is predicted from more and more of their first cycles",
+    "submit": "the same on a cluster: one job a stage, on the nodes that it needs",
+    "jobs": "how far submitted jobs are",
+    "cancel": "end submitted jobs",
     "baselines": "score persistence, climatology and friends alone, before any training",
     "check": "look at an experiment without training: data, windows, chunks, memory, one batch",
     "dataset": "build, list, inspect and verify datasets",
+    "plan": "memory of a training by strategy, and how to spread it over GPUs; nothing is run",
+    "scale": "weak and strong scaling of a training: measured here, modelled beyond",
     "export": "write one self-describing safetensors file from a checkpoint",
 }
 MODULES = {
@@ -33,6 +38,8 @@ MODULES = {
     "test": "commands.train",
     "evaluate": "evaluate",
     "report": "report",
+    "jobs": "commands.jobs",
+    "cancel": "commands.jobs",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from workbench.data.writer import StoreWriter
 from workbench.errors import InputError
 from workbench.plan import LEADING, ForecastPlan, template
 from workbench.rollout import Outcome, to_netcdf
+from workbench.share import Share
 from workbench.tasks.diagnosis import DiagnosisTask
 
 
@@ -32,8 +33,9 @@ def write_diagnosis(
     overwrite: bool = False,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    share: Share | None = None,
 ) -> Outcome:
-    """Diagnose every start of `plan` and write what was found; goes on where a killed one stopped.
+    """Diagnose every start of `plan`, or a `share`, and write what was found; goes on where a killed one stopped.
 
     Args:
         task: the trained task, built and in evaluation mode.
@@ -44,6 +46,7 @@ def write_diagnosis(
         overwrite: replace an existing result.
         device: where the model runs.
         progress: called with batches done and batches in all.
+        share: which of several jobs this is; a call without one finishes what they have written.
 
     Raises:
         InputError: the path exists, the record does not fit the packing, a value that is seen is missing, or there is
@@ -66,31 +69,34 @@ def write_diagnosis(
         store,
         template(packing, plan).assign_attrs({"Conventions": "CF-1.11", **(attrs or {})}),
         chunks={"member": 1, TRAJECTORY: 1, "init_time": 1, "lead_time": 1, plan.batched: plan.batch_size},
-        identity={"starts": plan.starts.tolist(), **(identity or {})},
+        identity={"starts": plan.starts.tolist(), "chunks": plan.batch_size, **(identity or {})},
         overwrite=overwrite or store != path,
+        share=share,
     )
+    numbered = list(enumerate(plan.batches()))
+    batches = share.of(numbered) if share else numbered
+    show = progress or (lambda done, total: None)
     try:
-        seconds = _write(task, packing, plan, writer, torch.device(device), progress or (lambda done, total: None))
+        seconds = _write(task, packing, plan, batches, writer, torch.device(device), show)
         writer.finish({"workbench_seconds_per_step": seconds, "workbench_version": __version__})
     finally:
         writer.close()
-    return Outcome(path if store == path else to_netcdf(store, path), seconds)
+    return Outcome(path if store == path or share else to_netcdf(store, path), seconds)
 
 
 def _write(
     task: DiagnosisTask,
     packing: Packing,
     plan: ForecastPlan,
+    batches: Sequence[tuple[int, dict[str, slice]]],
     writer: StoreWriter,
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> float:
     """Write the batches that are missing; returns seconds of the model for one instant."""
-    batches = plan.batches()
     names = {role: packing.groups[role].variables for role in task.inputs}
     reader = WindowReader(plan.record, names, crop=plan.record.encoding.get("crop"), cache_bytes=2**26)
-    seconds, done = 0.0, 0
-    for number, batch in enumerate(batches):
+    for done, (number, batch) in enumerate(batches, 1):
         if str(number) not in writer.done:
             windows = plan.windows(batch, 1 - packing.history, packing.history)
             seen = {role: np.empty(reader.buffer_shape(role, windows, len(windows)), np.float32) for role in names}
@@ -99,11 +105,12 @@ def _write(
             with torch.inference_mode():
                 found = task.diagnose({role: torch.from_numpy(values).to(device) for role, values in seen.items()})
             values = found.cpu().numpy()
-            seconds, done = seconds + time.perf_counter() - clock, done + len(values)
+            writer.spend(time.perf_counter() - clock, len(values))
             counts = [batch[dim].stop - batch[dim].start for dim in LEADING]
             arrays = packing.split(values.reshape(*counts, 1, *values.shape[1:]), task.role, 4)
             if TRAJECTORY not in plan.record.dims:
                 arrays = {name: array[:, 0] for name, array in arrays.items()}
             writer.write(str(number), arrays, batch)
-        progress(number + 1, len(batches))
-    return seconds / max(done, 1)
+        progress(done, len(batches))
+    seconds, count = writer.journal.spent()
+    return seconds / max(count, 1.0)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from workbench import experiment as experiments
 from workbench.errors import InputError
+from workbench.launch.dask import add_option, cluster
 from workbench.lifetime_experiment import LifetimeExperiment, either
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
     parser = experiments.argument_parser("evaluate", "Score the rollout of a run against truth and baselines.", HELP)
     parser.add_argument("--list", action="store_true", help="print every metric with its definition, and stop")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add_option(parser)
     options, rest = parser.parse_known_args(list(argv))
     if options.list:
         from workbench.metrics import describe
@@ -59,25 +61,31 @@ def main(argv: Sequence[str]) -> int:
     experiment = either(options.config, rest, options.run_dir)
     if isinstance(experiment, LifetimeExperiment):
         return _lifetimes(experiment, options.overwrite, options.json)
+    with cluster(options.dask):
+        _score(experiment, options.overwrite, options.json)
+    return 0
+
+
+def _score(experiment: experiments.Experiment, overwrite: bool, as_json: bool) -> None:
+    """Evaluate, and print what was found."""
     from workbench.progress import bar
     from workbench.scoring.verdict import print_table, summary
 
     with bar("evaluate") as progress:
-        scores = evaluate(experiment, overwrite=options.overwrite, progress=progress)
+        scores = evaluate(experiment, overwrite=overwrite, progress=progress)
     plain = summary(scores)
-    if not options.json:
+    if not as_json:
         print_table(scores, experiment.evaluate.printed)
         print(f"wrote {experiment.scores}")
     if experiment.evaluate.long_run.domain:
         with bar("long run") as progress:
-            statistics = evaluate_long_run(experiment, overwrite=options.overwrite, progress=progress)
+            statistics = evaluate_long_run(experiment, overwrite=overwrite, progress=progress)
         plain["long_run"] = domain(experiment).summary(statistics)
-        if not options.json:
+        if not as_json:
             domain(experiment).print_table(statistics)
             print(f"wrote {experiment.long_run}")
-    if options.json:
+    if as_json:
         print(json.dumps(plain))
-    return 0
 
 
 def _lifetimes(experiment: LifetimeExperiment, overwrite: bool, as_json: bool) -> int:

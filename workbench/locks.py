@@ -11,7 +11,7 @@ from typing import IO
 def take_lock(path: Path) -> IO[str] | None:
     """The open lock file, held until it is closed; None if another process holds it.
 
-    Remove the file before closing it.
+    Remove the file before closing it, as `release` does.
     """
     while True:
         lock = open(path, "w")  # noqa: SIM115  held as long as the caller wants
@@ -23,6 +23,12 @@ def take_lock(path: Path) -> IO[str] | None:
         if _is_file_of(lock, path):
             return lock
         lock.close()  # a holder that ended has removed it after we had opened it
+
+
+def release(lock: IO[str]) -> None:
+    """Let others take a lock, and leave no file behind."""
+    Path(lock.name).unlink(missing_ok=True)
+    lock.close()
 
 
 def _is_file_of(opened: IO[str], path: Path) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -30,6 +30,7 @@ from workbench.data.store import refuse_existing
 from workbench.data.writer import StoreWriter
 from workbench.known import Known, KnownReader
 from workbench.plan import LEADING, ForecastPlan, template
+from workbench.share import Share
 
 Context = dict[str, Tensor]
 Fields = dict[str, Tensor]
@@ -122,8 +123,12 @@ def write_rollout(
     overwrite: bool = False,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    share: Share | None = None,
 ) -> Outcome:
     """Roll the model out from every start of `plan` and write the forecast, resuming a killed one.
+
+    As one of several jobs, roll out a `share` of the batches. A call without a share then rolls out what is missing,
+    which may be nothing, and finishes the forecast.
 
     Args:
         task: the trained task, built and in evaluation mode.
@@ -134,6 +139,7 @@ def write_rollout(
         overwrite: replace an existing forecast.
         device: where the model runs.
         progress: called with steps done and steps in all.
+        share: which of several jobs this is.
 
     Raises:
         InputError: the path exists, the record does not fit the packing, forcing ends before the forecast, or the model
@@ -151,10 +157,18 @@ def write_rollout(
         store,
         template(packing, plan).assign_attrs({"Conventions": "CF-1.11", **(attrs or {})}),
         chunks=chunks,
-        identity={"steps": plan.steps, "starts": plan.starts.tolist(), "members": plan.members, **(identity or {})},
+        identity={
+            "steps": plan.steps,
+            "starts": plan.starts.tolist(),
+            "members": plan.members,
+            "chunks": [plan.batch_size, plan.block],
+            **(identity or {}),
+        },
         overwrite=overwrite or store != path,
+        share=share,
     )
-    run = _Run(task, packing, plan, reader, writer, place, progress)
+    numbered = list(enumerate(plan.batches()))
+    run = _Run(task, packing, plan, reader, writer, place, progress, share.of(numbered) if share else numbered)
     try:
         outcome = run.all()
         final = {
@@ -165,8 +179,7 @@ def write_rollout(
         writer.finish(final)
     finally:
         writer.close()
-    run.position_path.unlink(missing_ok=True)
-    outcome.path = path if store == path else to_netcdf(store, path)
+    outcome.path = path if store == path or share else to_netcdf(store, path)
     return outcome
 
 
@@ -229,28 +242,39 @@ class _Run:
         writer: StoreWriter,
         device: torch.device,
         progress: Callable[[int, int], None] | None,
+        batches: Sequence[tuple[int, dict[str, slice]]],
     ) -> None:
         self.task, self.packing, self.plan, self.writer, self.device = task, packing, plan, writer, device
-        self.reader, self.progress = reader, progress or (lambda done, total: None)
+        self.reader, self.progress, self.batches = reader, progress or (lambda done, total: None), batches
         self.names = [
             n for role in ("state", "diagnostic") if role in packing.groups for n in packing.groups[role].names()
         ]
-        self.position_path = writer.partial.with_suffix(".position.npz")
+        self.position_path = writer.journal.companion("position.npz")
         self.stopped: list[dict[str, Any]] = []
-        self.seconds, self.steps = 0.0, 0
 
     def all(self) -> Outcome:
-        """Every batch of the plan, from where a killed run left it."""
-        batches = self.plan.batches()
-        start = _Position.load(self.position_path) if self.writer.done and self.position_path.exists() else _Position()
+        """Every batch that is not written, from where a killed run left it."""
+        start = _Position.load(self.position_path) if self.position_path.exists() else _Position()
         self.stopped = start.stopped
         with Background() as background:
-            for number in range(start.batch, len(batches)):
-                self._batch(number, batches, start if number == start.batch else _Position(number), background)
-        return Outcome(self.writer.path, self.seconds / max(1, self.steps), self.stopped)
+            for done, (number, batch) in enumerate(self.batches):
+                if _whole(number) not in self.writer.done:
+                    position = start if number == start.batch else _Position(number)
+                    self._batch(batch, position, done * self.plan.steps, background)
+        seconds, steps = self.writer.journal.spent()
+        return Outcome(self.writer.path, seconds / max(1.0, steps), self._stopped_anywhere())
 
-    def _batch(self, number: int, batches: list[dict[str, slice]], start: _Position, background: Background) -> None:
-        batch, total = batches[number], len(batches) * self.plan.steps
+    def _stopped_anywhere(self) -> list[dict[str, Any]]:
+        """What all shares have noted, each forecast once."""
+        notes = list(self.stopped)
+        for path in self.writer.journal.companions("position.npz"):
+            notes += [note for note in _Position.load(path).stopped if note not in notes]
+        return notes
+
+    def _batch(self, batch: dict[str, slice], start: _Position, before: int, background: Background) -> None:
+        """Roll one batch out from `start`; `before` counts the steps of the batches before it."""
+        number, total = start.batch, len(self.batches) * self.plan.steps
+        seconds, steps = 0.0, 0
         window, alive, lead = start.window, start.alive, start.lead
         if lead == 0 or window is None or alive is None:
             window = self._perturbed(self.reader.states(batch), batch)
@@ -269,9 +293,9 @@ class _Run:
                 dead = self._retire(fields["state"], valid, alive, batch, lead + 1)
                 out.append(self._physical(fields, dead))
                 lead += dead.shape[1]
-                self.progress(number * self.plan.steps + lead, total)
-            self.seconds += time.perf_counter() - clock
-            self.steps += size * len(alive)
+                self.progress(before + lead, total)
+            seconds += time.perf_counter() - clock
+            steps += size * len(alive)
             if not alive.all():  # harmless from here on
                 kept = alive.to(window.device).reshape(-1, *[1] * (window.ndim - 1))
                 window = torch.where(kept, window, 0.0)
@@ -285,6 +309,7 @@ class _Run:
             )
             blocks = {role: torch.cat([steps[role] for steps in out], 1) for role in out[0]}
             background.submit(self._write, batch, lead - size, blocks, after)
+        self.writer.spend(seconds, steps)
 
     def _perturbed(self, window: Tensor, batch: dict[str, slice]) -> Tensor:
         """Add each member's own noise, the same whatever batch the forecast is in; member 0 stays as it is."""
@@ -336,3 +361,10 @@ class _Run:
         region = {**batch, "lead_time": slice(lead, lead + blocks["state"].shape[1])}
         self.writer.write(f"{[s.start for s in batch.values()]} {lead}", arrays, region)
         after.save(self.position_path)
+        if after.lead == 0:
+            self.writer.note(_whole(after.batch - 1))
+
+
+def _whole(number: int) -> str:
+    """What the journal says of a batch all of whose steps are written, and its position saved."""
+    return f"batch {number}"

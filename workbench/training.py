@@ -19,14 +19,22 @@ from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import workbench.models
 import workbench.tasks  # noqa: F401  short class names in experiment files resolve among what is imported
 from workbench.allocator import keep_freed_memory
+from workbench.cluster import job
+from workbench.cluster.lost_ranks import LostRanks
+from workbench.cluster.preemption import Preempted, Preemption
+from workbench.cluster.pulse import Pulse
+from workbench.cluster.stragglers import Stragglers
+from workbench.cluster.throughput import BAR, Throughput
 from workbench.data.cell_module import CellDataModule
 from workbench.data.module import RecordDataModule
 from workbench.errors import InputError
+from workbench.exit_status import REQUEUE
 from workbench.experiment import SECTIONS, Experiment
 from workbench.lifetime_experiment import LIFETIME_SECTIONS, LifetimeExperiment
 from workbench.tasks.callbacks import ContinueEpoch, RankState, Summary, WholeSteps
@@ -103,7 +111,7 @@ class Card(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the card as one JSON string: plain data that any reader may look at."""
         data = trainer.datamodule.card()  # type: ignore[attr-defined]
-        score = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        score = {k: float(v) for k, v in trainer.callback_metrics.items() if k not in BAR}
         stride = getattr(trainer.datamodule.config, "stride", 1)  # type: ignore[attr-defined]
         extra = {"experiment": self.experiment, "data": data, "stride": stride, "training": score}
         checkpoint["workbench"] = json.dumps(card_of(module, extra))
@@ -128,7 +136,10 @@ class TrainingCLI(LightningCLI):
         log = RunLog(save_dir=run_dir, name="", version="", flush_logs_every_n_steps=1)
         if trainer.get("strategy") == "fsdp":
             kwargs["strategy"] = ShardedBlocks()
-        return super().instantiate_trainer(logger=[log, *loggers], plugins=[*plugins, AtomicCheckpoints()], **kwargs)
+        plugins.append(AtomicCheckpoints())
+        if job.under_slurm() and not job.under_torchrun():
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # its own saves inside of a step
+        return super().instantiate_trainer(logger=[log, *loggers], plugins=plugins, **kwargs)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -151,14 +162,17 @@ def _listed(value: Any) -> list[Any]:
 
 
 def defaults(experiment: Experiment | LifetimeExperiment) -> dict[str, Any]:
-    """Trainer defaults of a run: best and last checkpoint, exact resume, card, summary."""
-    run = experiment.run_dir
+    """Trainer defaults of a run: the ranks of its job, best and last checkpoint, exact resume, card, health."""
+    run, pulse = experiment.run_dir, Pulse()
     checkpoints: dict[str, Any] = {"dirpath": str(run / "checkpoints"), "enable_version_counter": False}
     return {
+        **job.layout(),
         "default_root_dir": str(run),
         "log_every_n_steps": 10,
         "num_sanity_val_steps": 0,
         "callbacks": [
+            LostRanks(str(run)),
+            pulse,
             ModelCheckpoint(filename="best", monitor="validation_loss", **checkpoints),
             ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **checkpoints),
             ModelCheckpoint(filename="last", train_time_interval=timedelta(minutes=10), **checkpoints),
@@ -169,6 +183,9 @@ def defaults(experiment: Experiment | LifetimeExperiment) -> dict[str, Any]:
             Card(experiment.name),
             ContinueLog(),
             Summary(str(run)),
+            Throughput(str(run), pulse),
+            Stragglers(pulse),
+            Preemption(str(run), pulse),
         ],
     }
 
@@ -181,13 +198,19 @@ def run(verb: str, experiment: Experiment | LifetimeExperiment, arguments: list[
         experiment: the resolved experiment.
         arguments: the command line after the verb, experiment names replaced by paths.
 
+    Returns:
+        0, or 75 if a signal has ended a training that may go on.
+
     Raises:
         InputError: another rank has ended.
     """
     quieten()
     keep_freed_memory()
-    with naming_lost_ranks():
-        _train(verb, experiment, arguments)
+    try:
+        with naming_lost_ranks():
+            _train(verb, experiment, arguments)
+    except Preempted:
+        return REQUEUE
     return 0
 
 
@@ -225,7 +248,8 @@ def naming_lost_ranks() -> Iterator[None]:
 
 
 def quieten() -> None:
-    """Leave out messages of Lightning that say nothing about the run."""
+    """Leave out messages of Lightning and of torch's profiler that say nothing about the run."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 against torch 2.13
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # ours come from the command line
     warnings.filterwarnings("ignore", message=".*overrides the configure_model callback")  # nothing is sharded in it

@@ -9,6 +9,9 @@ import time
 import pytest
 from trainings import Trainings
 
+from workbench.cluster.job import attempts, node
+from workbench.exit_status import LOST_RANK
+
 SAMPLES = list(range(56))
 
 
@@ -61,19 +64,20 @@ def test_no_rank_waits_for_one_that_was_killed(trainings, rank):
     statuses, out, seconds = trainings.run(
         f"lost{rank}", ranks=2, accumulate=1, kill=[5, "backward", rank], kill_all=False
     )
-    assert statuses[rank] == -signal.SIGKILL and statuses[1 - rank] == 2, out
+    assert statuses[rank] == -signal.SIGKILL and statuses[1 - rank] == LOST_RANK, out
     assert seconds < 20
-    assert "another rank of this training has ended" in out[1 - rank]
+    assert f"rank {rank} on node {node()} has ended: it was killed" in out[1 - rank]
+    assert attempts(trainings.folder / f"lost{rank}")[-1]["event"] == "lost"
     statuses, out, _ = trainings.run(f"lost{rank}", "--resume", ranks=2, accumulate=1)
     assert statuses == [0, 0], out
 
 
 @pytest.mark.slow
 def test_an_error_of_one_rank_ends_all(trainings):
-    """Its own error is printed, and the other rank says that it has lost it."""
+    """Its own error is printed, and the other rank says which one it has lost."""
     statuses, out, seconds = trainings.run("error", ranks=2, accumulate=1, kill_all=False, FAIL="1")
     assert sorted(statuses) != [0, 0] and None not in statuses, out
-    assert "a failure of rank 1" in out[1] and "another rank of this training has ended" in out[0]
+    assert "a failure of rank 1" in out[1] and "has ended with ValueError: a failure of rank 1" in out[0]
     assert seconds < 20
 
 
@@ -89,4 +93,4 @@ def test_the_command_with_two_devices_ends_when_one_is_killed(trainings):
         command, cwd=trainings.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode != 0 and time.monotonic() - began < 60
-    assert "another rank of this training has ended" in done.stderr or "terminated with code -9" in done.stderr
+    assert "rank 1 on node" in done.stderr or "terminated with code -9" in done.stderr

@@ -22,6 +22,9 @@ class Parts(pl.Callback):
         parts = {n: p.to_local().numel() / p.numel() for n, p in module.named_parameters() if hasattr(p, "to_local")}
         with open(f"{trainer.default_root_dir}/parts{trainer.global_rank}.json", "w") as file:
             json.dump(parts, file)
+    def on_train_batch_end(self, trainer, module, outputs, batch, number):
+        with open(f"{trainer.default_root_dir}/seen{trainer.global_rank}.json", "a") as file:
+            print(batch["index"].tolist(), file=file)
 '''
 SHORT = ["--trainer.limit_train_batches=4", "--model.init_args.optimisation.schedule=constant"]
 
@@ -64,6 +67,10 @@ def test_two_ranks_with_half_of_every_block_are_two_whole_copies(runs, whole):
     for name, part in held[0].items():
         assert part + held[1][name] == 1
         assert part == 0.5 or found["state_dict"][name].shape[0] == 1
+    seen = {(run, r): (runs.folder / run / f"seen{r}.json").read_text() for run in ("whole", "parts") for r in (0, 1)}
+    assert seen["whole", 0] == seen["parts", 0] and seen["whole", 1] == seen["parts", 1]
+    indices = [{i for line in seen["parts", r].splitlines()[:4] for i in json.loads(line)} for r in (0, 1)]
+    assert len(indices[0]) > 50 and not indices[0] & indices[1], "every rank has samples of its own"
     for name, values in whole["state_dict"].items():
         torch.testing.assert_close(found["state_dict"][name], values, rtol=1e-4, atol=1e-6, msg=name)
     task, card = load(runs.folder / "parts" / "checkpoints" / "best.ckpt")

@@ -3,6 +3,7 @@
 A server imports everything once and forks a process per rank: a run costs half a second where the command costs six.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -80,6 +81,7 @@ def become(folder, words, rank):
     """Be one rank, to the end."""
     from workbench import cli
 
+    faulthandler.enable()
     os.chdir(folder)
     sys.path.insert(0, folder)
     out = os.open(f"rank{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -8,18 +8,19 @@ import torch
 from project import EXPERIMENT, waves
 
 HELPERS = '''
-import json, os, signal
+import json, os, signal, time
 import pytorch_lightning as pl
 
 class Kill(pl.Callback):
-    """Kills this process at its nth batch; which one, where, and on which rank, the environment says."""
+    """Sends this process a signal at its nth batch; the environment says which, where, on which rank, and what."""
     def __init__(self):
-        self.batch, self.where, self.rank = json.loads(os.environ.get("KILL", "[0, 0, 0]"))
+        self.batch, self.where, self.rank, *given = json.loads(os.environ.get("KILL", "[0, 0, 0]"))
+        self.signal = given[0] if given else signal.SIGKILL
         self.count = 0
     def at(self, trainer, where):
         self.count += where == "start"
         if self.batch == self.count and self.where == where and self.rank in (-1, trainer.global_rank):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.signal)
     def on_train_batch_start(self, trainer, *_):
         self.at(trainer, "start")
     def on_after_backward(self, trainer, *_):
@@ -31,9 +32,19 @@ class Kill(pl.Callback):
         if os.environ.get("FAIL") == str(trainer.global_rank) and self.count == 3:
             raise ValueError(f"a failure of rank {trainer.global_rank}")
 
+class Lag(pl.Callback):
+    """Makes the forward pass of one rank slow from a batch on: [rank, batch, seconds]."""
+    count = 0
+    def on_before_backward(self, trainer, *_):
+        rank, batch, seconds = json.loads(os.environ.get("LAG", "[-1, 0, 0]"))
+        self.count += 1
+        if trainer.global_rank == rank and self.count > batch:
+            time.sleep(seconds)
+
 class Seen(pl.Callback):
-    """Writes down which samples came, in which step."""
+    """Writes down which samples came, in which step, and takes its time."""
     def on_train_batch_end(self, trainer, module, outputs, batch, number):
+        time.sleep(float(os.environ.get("PAUSE", 0)))
         with open(f"{trainer.default_root_dir}/seen{trainer.global_rank}.jsonl", "a") as file:
             print(json.dumps([trainer.global_step, trainer.current_epoch, batch["index"].tolist()]), file=file)
 '''
@@ -47,6 +58,7 @@ trainer:
   accumulate_grad_batches: ACCUMULATE
   callbacks:
     - {class_path: helpers.Kill}
+    - {class_path: helpers.Lag}
     - {class_path: helpers.Seen}
     - {class_path: EMAWeightAveraging, init_args: {decay: 0.9}}
     - class_path: ModelCheckpoint
@@ -63,12 +75,17 @@ class Trainings:
         (folder / "helpers.py").write_text(HELPERS)
         self._whole = {}
 
-    def run(self, run_dir, *words, ranks=1, accumulate=2, kill=None, due="every_n_train_steps: 2", **options):
+    def write(self, run_dir, accumulate=2, due="every_n_train_steps: 2"):
+        """The experiment file of a run."""
         text = textwrap.dedent(EXPERIMENT).partition("trainer:")[0].replace("network:", "noise: 0.05\n    network:", 1)
         text += TRAINER.replace("DIR", run_dir).replace("ACCUMULATE", str(accumulate)).replace("DUE", due)
         file = self.folder / "files" / run_dir / "waves.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+        return file
+
+    def run(self, run_dir, *words, ranks=1, accumulate=2, kill=None, due="every_n_train_steps: 2", **options):
+        file = self.write(run_dir, accumulate, due)
         options |= {"KILL": json.dumps(kill)} if kill else {}
         options["WORKBENCH_DATA"] = str(self.folder / "data")
         words = ("fit", "-c", str(file), "--run-dir", run_dir, *words)

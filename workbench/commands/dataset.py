@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from workbench.errors import InputError
+from workbench.launch.dask import add_option, cluster
+from workbench.share import Share
 
 HELP = """
   workbench dataset list                            recipes, presets, and which of them are built
@@ -43,6 +43,10 @@ def main(argv: list[str]) -> int:
     building.add_argument("name", help="RECIPE/PRESET")
     building.add_argument("--overwrite", action="store_true", help="build again and replace the store")
     building.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="groups computed at once")
+    building.add_argument(
+        "--share", type=Share.parse, metavar="NUMBER/COUNT", help="build a share; a build without --share finishes it"
+    )
+    add_option(building)
     building.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a parameter")
     actions.add_parser("list", help="recipes and presets")
     for action, text in (("info", "what a record holds"), ("verify", "decode and check every chunk")):
@@ -50,13 +54,13 @@ def main(argv: list[str]) -> int:
     _add_rechunk(actions)
     summary = actions.add_parser("statistics", help="of the training split of an experiment", allow_abbrev=False)
     summary.add_argument("-c", "--config", action="append", default=[], metavar="EXPERIMENT", help="name or YAML file")
-    _add_dask(summary)
+    add_option(summary)
     means = actions.add_parser("climatology", help="of the training split of an experiment", allow_abbrev=False)
     means.add_argument("-c", "--config", action="append", default=[], metavar="EXPERIMENT", help="name or YAML file")
     means.add_argument("-o", "--output", metavar="STORE", help="the new Zarr store (default: beside the record)")
     means.add_argument("--years", nargs=2, type=int, metavar=("FIRST", "LAST"), help="of the training split, inclusive")
     means.add_argument("--overwrite", action="store_true", help="replace an existing store")
-    _add_dask(means)
+    add_option(means)
     options, rest = parser.parse_known_args(argv)
     if options.action == "climatology":
         return _climatology(options, rest)
@@ -82,11 +86,7 @@ def _add_rechunk(actions: "argparse._SubParsersAction[argparse.ArgumentParser]")
     copying.add_argument("--variables", nargs="+", default=[], metavar="NAME", help="copy these only")
     copying.add_argument("--memory", default="1GB", metavar="SIZE", help="most that a process takes (default 1GB)")
     copying.add_argument("--overwrite", action="store_true", help="replace an existing target")
-    _add_dask(copying)
-
-
-def _add_dask(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dask", metavar="local|ADDRESS", help="compute on a new local cluster, or on a running one")
+    add_option(copying)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -99,8 +99,12 @@ def _build(options: argparse.Namespace) -> int:
     overrides = dict(item.partition("=")[::2] for item in options.set)
     recipe = read_recipe(options.name, {k: yaml.safe_load(v) for k, v in overrides.items()})
     refuse_existing(recipe.path, options.overwrite)
-    with bar(f"{recipe.name}/{recipe.preset}") as progress:
-        path = build(recipe, overwrite=options.overwrite, workers=options.workers, progress=progress)
+    share = options.share
+    with cluster(options.dask), bar(f"{recipe.name}/{recipe.preset}") as progress:
+        path = build(recipe, overwrite=options.overwrite, workers=options.workers, progress=progress, share=share)
+    if share:
+        print(f"built share {share} of {path}")
+        return 0
     print(f"built {path}")
     return _info(str(path))
 
@@ -117,7 +121,7 @@ def _rechunk(options: argparse.Namespace) -> int:
         raise InputError(f"--memory is '{options.memory}': expected a size such as 800MB or 4GB") from error
     chunks, shards = _sizes(options.chunks, "--chunks"), _sizes(options.shards, "--shards")
     names = [name for word in options.variables for name in word.split(",") if name]
-    with _cluster(options.dask), bar(f"rechunk {Path(options.target).name}") as progress:
+    with cluster(options.dask), bar(f"rechunk {Path(options.target).name}") as progress:
         path = rechunk(
             options.source,
             options.target,
@@ -144,29 +148,6 @@ def _sizes(text: str, option: str) -> dict[str, int]:
     return sizes
 
 
-@contextmanager
-def _cluster(where: str | None) -> Iterator[None]:
-    """Make dask compute on a cluster while the block runs: ``local`` starts one, an address joins one."""
-    if where is None:
-        yield
-        return
-    try:
-        import distributed
-    except ImportError as error:
-        raise InputError("--dask needs distributed: pip install 'workbench-surrogates[hpc]'") from error
-    try:
-        if where == "local":
-            client = distributed.Client(threads_per_worker=1, dashboard_address=None)
-        else:
-            client = distributed.Client(where, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--dask {where}: no scheduler answers there ({error}); expected local or tcp://HOST:PORT"
-        ) from error
-    with client:
-        yield
-
-
 def _statistics(options: argparse.Namespace, overrides: list[str]) -> int:
     from workbench import experiment as experiments
     from workbench.data.statistics import statistics_path, table, training_statistics
@@ -176,7 +157,7 @@ def _statistics(options: argparse.Namespace, overrides: list[str]) -> int:
     config = experiments.load(options.config, overrides).data
     record = open_data(config)
     train = parts(record, config)["train"]
-    with _cluster(options.dask):
+    with cluster(options.dask):
         found = training_statistics(record, config, train, progress=True)
     print(f"{record.encoding['source']}: training split, {found.period}\n")
     print(table(found, {name: str(record[name].attrs.get("units", "")) for name in found.variables}))
@@ -202,7 +183,7 @@ def _climatology(options: argparse.Namespace, overrides: list[str]) -> int:
         train = train.in_years(record, *options.years)
     path = Path(options.output) if options.output else climatology_path(record, config, train)
     refuse_existing(path, options.overwrite)
-    with _cluster(options.dask), bar("climatology") as progress:
+    with cluster(options.dask), bar("climatology") as progress:
         write_climatology(
             record,
             config.state,

@@ -21,13 +21,18 @@ from workbench.data.store import refuse_existing
 from workbench.data.writer import StoreWriter, lazy_like
 from workbench.errors import InputError
 from workbench.experiment import Experiment
+from workbench.share import Share
 
 CHANGING = ("workbench_checkpoint", "workbench_seconds_per_step", "workbench_stopped")
 """Attributes of a forecast that differ between members."""
 
 
 def roll_out_ensemble(
-    experiment: Experiment, weights: Sequence[str], device: str = "auto", overwrite: bool = False
+    experiment: Experiment,
+    weights: Sequence[str],
+    device: str = "auto",
+    overwrite: bool = False,
+    share: Share | None = None,
 ) -> Path:
     """Roll out every network, and every draw of masks of it, and join them along ``member``.
 
@@ -39,6 +44,7 @@ def roll_out_ensemble(
         weights: checkpoints or exported files.
         device: where the networks run.
         overwrite: replace an existing forecast.
+        share: which of several jobs this is: it rolls out some of the networks and draws, and joins nothing.
 
     Raises:
         InputError: the forecast exists, is to be NetCDF, or the networks forecast different things.
@@ -52,14 +58,16 @@ def roll_out_ensemble(
         )
     draws = config.members if config.mask_ratio else 1
     parts = []
-    for number, source in enumerate(weights):
-        for draw in range(draws):
-            own = replace(config, members=1 if config.mask_ratio else config.members, mask_ratio=0.0)
-            mask = (config.mask_ratio, config.seed + number * draws + draw) if draw else None
-            part = _part_path(target, source, own, mask)
-            if not part.exists():
-                roll_out(replace(experiment, rollout=own), source, device, output=part, mask=mask)
-            parts.append(part)
+    pieces = list(product(enumerate(weights), range(draws)))
+    for (number, source), draw in share.of(pieces) if share else pieces:
+        own = replace(config, members=1 if config.mask_ratio else config.members, mask_ratio=0.0)
+        mask = (config.mask_ratio, config.seed + number * draws + draw) if draw else None
+        part = _part_path(target, source, own, mask)
+        if not part.exists():
+            roll_out(replace(experiment, rollout=own), source, device, output=part, mask=mask)
+        parts.append(part)
+    if share:
+        return target
     join_members(parts, target, overwrite)
     for part in parts:
         shutil.rmtree(part)

@@ -11,6 +11,7 @@ import numpy as np
 
 from workbench import experiment as experiments
 from workbench.errors import InputError
+from workbench.share import Share
 
 HELP = """
 reads   runs/EXPERIMENT/checkpoints/best.ckpt (or --weights) and the record of the experiment
@@ -23,6 +24,9 @@ A killed rollout continues where it stopped. Memory does not grow with steps, st
   workbench rollout -c prithvi.yaml --rollout.members=8 --rollout.mask_ratio=0.5
 
 Several weights make one ensemble, of rollout.members members each.
+
+Several jobs write one forecast at once with --share 1/4 ... --share 4/4, each some of its batches; a rollout without
+--share comes last and finishes it. workbench submit does this.
   >>> xr.open_zarr("runs/kolmogorov/fno/rollout.zarr").vorticity.isel(lead_time=-1).plot()
 """
 
@@ -36,6 +40,7 @@ def main(argv: list[str]) -> int:
         "--weights", metavar="FILE", nargs="+", help="checkpoints or safetensors (default: the run's best)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    parser.add_argument("--share", type=Share.parse, metavar="NUMBER/COUNT", help="roll out as one of several jobs")
     options, rest = parser.parse_known_args(argv)
     experiment = experiments.load(options.config, rest, options.run_dir)
     weights = options.weights or [None]
@@ -43,9 +48,9 @@ def main(argv: list[str]) -> int:
         from workbench.commands.ensemble import roll_out_ensemble
 
         sources = [source or str(experiment.checkpoint) for source in weights]
-        roll_out_ensemble(experiment, sources, options.device, options.overwrite)
+        roll_out_ensemble(experiment, sources, options.device, options.overwrite, options.share)
     else:
-        roll_out(experiment, weights[0], options.device, options.overwrite)
+        roll_out(experiment, weights[0], options.device, options.overwrite, share=options.share)
     return 0
 
 
@@ -56,6 +61,7 @@ def roll_out(
     overwrite: bool = False,
     output: Path | None = None,
     mask: tuple[float, int] | None = None,
+    share: Share | None = None,
 ) -> Path:
     """Roll out an experiment's model from the starts of its `rollout` section, by default into its run directory.
 
@@ -66,6 +72,7 @@ def roll_out(
         overwrite: replace an existing forecast.
         output: where the forecast is written.
         mask: fraction of the tokens that is masked, and the seed of the draws.
+        share: which of several jobs this is.
 
     Raises:
         InputError: there are no weights, the record does not fit them, or the forecast exists.
@@ -101,7 +108,7 @@ def roll_out(
 
     plan = plan_from(record, config, trajectories, starts, task.packing, data.stride, data.batch_size, climatology)
     print_plan(experiment.name, plan)
-    return forecast(task, card, plan, target, experiment.name, str(source), device, overwrite)
+    return forecast(task, card, plan, target, experiment.name, str(source), device, overwrite, share)
 
 
 def print_plan(name: str, plan: Any) -> None:
@@ -113,7 +120,15 @@ def print_plan(name: str, plan: Any) -> None:
 
 
 def forecast(
-    task: Any, card: dict[str, Any], plan: Any, path: Path, name: str, weights: str, device: str, overwrite: bool
+    task: Any,
+    card: dict[str, Any],
+    plan: Any,
+    path: Path,
+    name: str,
+    weights: str,
+    device: str,
+    overwrite: bool,
+    share: Share | None = None,
 ) -> Path:
     """Write the forecast of a plan with its provenance, showing a progress bar; shared by rollout and predict."""
     import torch
@@ -152,13 +167,15 @@ def forecast(
             overwrite=overwrite,
             device=chosen,
             progress=progress,
+            share=share,
         )
     for note in outcome.stopped[:5]:
         print(f"stopped: {note}")
     if outcome.stopped:
         total = int(np.prod(list(plan.counts.values())))
         print(f"{len(outcome.stopped)} of {total} forecasts left the finite numbers; they are NaN from there on")
-    print(f"wrote {outcome.path} ({1e3 * outcome.seconds_per_step:.2f} ms per forecast step)")
+    what = f"share {share} of {outcome.path}" if share else str(outcome.path)
+    print(f"wrote {what} ({1e3 * outcome.seconds_per_step:.2f} ms per forecast step)")
     return outcome.path
 
 

@@ -52,6 +52,11 @@ def train(name: str, words: list[str]) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
     parser.add_argument(
+        "--resume-or-start",
+        action="store_true",
+        help="continue the run, or start it where it has no checkpoint yet: one command for every attempt",
+    )
+    parser.add_argument(
         "--ckpt_path", metavar="FILE", help="checkpoint to start from (default for validate, test: best)"
     )
     parser.add_argument("--help-all", action="store_true", help="every key that the experiment file may have")
@@ -63,6 +68,11 @@ def train(name: str, words: list[str]) -> int:
     printing = [w for w in rest if w.startswith("--print_config")]
     overrides = [w for w in rest if w not in printing]
     experiment = either(options.config, overrides, options.run_dir)
+    if name == "fit" and options.resume_or_start:
+        if (experiment.run_dir / "fit.json").exists():
+            print(f"the training in {experiment.run_dir} is complete; --resume trains it for more epochs")
+            return 0
+        options.resume = last_checkpoint(experiment).exists()
     arguments = [word for file in experiment.files for word in ("--config", str(file))] + overrides
     with sole_training(experiment.run_dir) if name == "fit" and first_process() and not printing else nullcontext():
         if not printing:
@@ -101,7 +111,7 @@ def _prepare_run(
     from workbench.header import read_card, refuse_other_model
 
     found = _look(experiment)
-    last = experiment.run_dir / "checkpoints" / "last.ckpt"
+    last = last_checkpoint(experiment)
     checkpoint = Path(options.ckpt_path) if options.ckpt_path else (last if options.resume else None)
     if name != "fit":
         checkpoint = checkpoint or experiment.checkpoint
@@ -111,7 +121,7 @@ def _prepare_run(
                 f"{experiment.run_dir} holds a trained model already; pass --resume to continue it, --overwrite to "
                 "replace it (it is kept as *.previous), or --run-dir to train beside it"
             )
-        _set_aside(experiment.run_dir)
+        set_aside(experiment.run_dir)
     if checkpoint is None:
         return []
     card = read_card(checkpoint)
@@ -119,6 +129,11 @@ def _prepare_run(
     trained = RecordSpec.from_dict(card["packing"]["spec"])
     trained.require(found, f"{checkpoint}: the record {experiment.data.record}")
     return [f"--ckpt_path={checkpoint}"]
+
+
+def last_checkpoint(experiment: experiments.Experiment | LifetimeExperiment) -> Path:
+    """Where a run goes on from."""
+    return experiment.run_dir / "checkpoints" / "last.ckpt"
 
 
 def _look(experiment: experiments.Experiment | LifetimeExperiment) -> RecordSpec:
@@ -142,7 +157,8 @@ def first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
-def _set_aside(run: Path) -> None:
+def set_aside(run: Path) -> None:
+    """Keep a run directory as ``*.previous``, and make room for a new one."""
     previous = run.with_name(f"{run.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)
     os.replace(run, previous)

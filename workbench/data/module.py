@@ -29,6 +29,7 @@ class RecordDataModule(pl.LightningDataModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
+        self.prepare_data_per_node = False  # nodes share their file systems
         self.config = DataConfig(*args, **kwargs)
         self.dataset: xr.Dataset | None = None
         self.packing: Packing | None = None

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -37,6 +36,7 @@ from workbench.data.statistics import fingerprint
 from workbench.data.store import is_zarr, naming_bad_chunks, open_record, refuse_existing
 from workbench.data.writer import StoreWriter, open_for_writing
 from workbench.errors import InputError
+from workbench.workers import executor
 
 CHUNK_BYTES = (16 * 2**10, 128 * 2**20)
 """Steps below the first are put together in one chunk, fields above the second are cut."""
@@ -92,7 +92,7 @@ def rechunk(
     shards = _checked(dataset, shards, "shards") if shards else default_shards(dataset, chunks)
     template = _template(dataset, source)
     identity = _identity(dataset, template, chunks, shards)
-    with _executor() as (pool, workers):
+    with executor(WORKERS) as (pool, workers):
         together, planned = plans(dataset, template, chunks, shards, memory, workers)
         writer = StoreWriter(target, template, chunks=chunks, shards=shards, identity=identity, overwrite=overwrite)
         try:
@@ -271,29 +271,6 @@ class Crew:
     def _tell(self, regions: int) -> None:
         self.done += regions
         self.progress(self.done, self.total)
-
-
-@contextmanager
-def _executor() -> Iterator[tuple[Executor, int]]:
-    """The workers of an active `distributed.Client`, else threads; and how many regions they copy at a time."""
-    client = active_client()
-    if client is not None:
-        yield client.get_executor(pure=False), sum(client.nthreads().values())
-        return
-    with ThreadPoolExecutor(WORKERS) as pool:
-        yield pool, WORKERS
-
-
-def active_client() -> Any | None:
-    """The `distributed.Client` that dask computes with, if there is one."""
-    if "distributed" not in sys.modules:
-        return None
-    import distributed
-
-    try:
-        return distributed.get_client()
-    except ValueError:
-        return None
 
 
 def _copy_variable(

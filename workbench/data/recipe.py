@@ -2,8 +2,9 @@
 
 A recipe names a *source* by class path: a frozen dataclass with ``template() -> Dataset`` (lazy, full shape) and
 ``simulate(trajectories, progress) -> Dataset`` (those trajectories, in memory). The build computes groups of them
-in parallel, notes each written one in a journal, and gives the store its name when all are there. Stopped at any
-moment, it goes on with what is missing; a second build of the same store is refused while the first one runs.
+in parallel, notes each written trajectory in a journal, and gives the store its name when all are there. Stopped at
+any moment, it goes on with what is missing; a second build of the same store is refused while the first one runs.
+Several jobs may build shares of one store.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import importlib
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ from workbench.data.spec import TRAJECTORY
 from workbench.data.writer import StoreWriter
 from workbench.errors import InputError
 from workbench.resources import data_root, folder
+from workbench.share import Share
+from workbench.workers import executor
 
 
 class Source(Protocol):
@@ -133,79 +136,114 @@ def build(
     workers: int = 1,
     group: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    share: Share | None = None,
 ) -> Path:
     """Build the store of a recipe, or go on with a build that was stopped.
+
+    As one of several jobs, build a `share` of the trajectories. A call without a share then builds what is missing,
+    which may be nothing, and finishes the store.
 
     Args:
         recipe: what to build.
         overwrite: replace an existing store.
-        workers: groups of trajectories computed at the same time.
+        workers: groups of trajectories computed at the same time, where dask has no cluster.
         group: trajectories per group; by default about four groups per worker.
         progress: called with groups done and groups in all.
+        share: which of several jobs this is.
 
     Raises:
         InputError: the store exists or is being built, or the source refuses its parameters.
     """
     source = recipe.source()
     template = describe(source.template(), recipe)
-    count = template.sizes.get(TRAJECTORY, 1)
-    size = group or max(1, -(-count // (4 * workers)))
-    groups = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
-    identity = {"recipe": recipe.name, "preset": recipe.preset, "arguments": recipe.arguments, "group": size}
-    began = time.perf_counter()
-    chunks = {str(d): n for d, n in recipe.chunks.items()}
     writer = StoreWriter(
-        recipe.path, template, chunks=chunks, shards=recipe.shards, identity=identity, overwrite=overwrite
+        recipe.path,
+        template,
+        chunks={str(d): n for d, n in recipe.chunks.items()},
+        shards=recipe.shards,
+        identity={"recipe": recipe.name, "preset": recipe.preset, "arguments": recipe.arguments},
+        overwrite=overwrite,
+        share=share,
     )
+    mine = _trajectories(recipe, template.sizes.get(TRAJECTORY, 1), share)
+    began = time.perf_counter()
     try:
-        _write_groups(writer, source, groups, workers, progress or (lambda done, total: None))
-        return writer.finish({"workbench_build_seconds": round(time.perf_counter() - began, 2)})
+        with executor(workers) as (pool, at_once):
+            size = group or max(1, -(-len(mine) // (4 * at_once)))
+            _write_groups(writer, source, mine, size, pool, at_once, progress or (lambda done, total: None))
+        writer.spend(time.perf_counter() - began)
+        return writer.finish({"workbench_build_seconds": round(writer.journal.spent()[0], 2)})
     finally:
         writer.close()
+
+
+def _trajectories(recipe: Recipe, count: int, share: Share | None) -> list[int]:
+    """What is to be built, all or a share; no file of the store holds trajectories of two shares."""
+    everything = list(range(count))
+    if share is None:
+        return everything
+    chunk = recipe.chunks.get(TRAJECTORY, -1)
+    unit = count if chunk == -1 else chunk * recipe.shards.get(TRAJECTORY, 1)
+    units = [everything[i : i + unit] for i in range(0, count, unit)]
+    return [t for one in share.of(units) for t in one]
+
+
+def _groups(trajectories: Sequence[int], size: int) -> list[list[int]]:
+    """Runs of consecutive trajectories, of at most `size`."""
+    groups: list[list[int]] = []
+    for t in trajectories:
+        if groups and len(groups[-1]) < size and groups[-1][-1] == t - 1:
+            groups[-1].append(t)
+        else:
+            groups.append([t])
+    return groups
 
 
 def _write_groups(
     writer: StoreWriter,
     source: Source,
-    groups: list[list[int]],
-    workers: int,
+    trajectories: list[int],
+    size: int,
+    pool: Executor,
+    at_once: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Compute the missing groups, `workers` at a time, and write each as it comes.
+    """Compute the missing trajectories in groups, `at_once` at a time, and write each group as it comes.
 
     Raises:
         InputError: the source cannot make one. Those that were begun are kept, and it says how many are there.
     """
-    todo = [g for g in groups if str(g[0]) not in writer.done]
-    done = len(groups) - len(todo)
-    progress(done, len(groups))
+    todo = _groups([t for t in trajectories if str(t) not in writer.done], size)
+    total, done = len(todo), 0
+    progress(done, total)
     failed: InputError | None = None
-    with ThreadPoolExecutor(workers) as pool:
-        pending: dict[Future[xr.Dataset], list[int]] = {}
-        while todo or pending:
-            while todo and len(pending) < workers:
-                members = todo.pop(0)
-                pending[pool.submit(source.simulate, members)] = members
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                members = pending.pop(future)
-                try:
-                    part = future.result()
-                except InputError as error:
-                    failed = failed or error
-                    todo.clear()
-                    continue
-                values = {str(n): np.asarray(v.values) for n, v in part.data_vars.items()}
-                writer.write(str(members[0]), values, {TRAJECTORY: slice(members[0], members[-1] + 1)})
-                done += 1
-                progress(done, len(groups))
+    pending: dict[Future[xr.Dataset], list[int]] = {}
+    while todo or pending:
+        while todo and len(pending) < at_once:
+            members = todo.pop(0)
+            pending[pool.submit(source.simulate, members)] = members
+        finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+        for future in finished:
+            members = pending.pop(future)
+            try:
+                part = future.result()
+            except InputError as error:
+                failed = failed or error
+                todo.clear()
+                continue
+            values = {str(n): np.asarray(v.values) for n, v in part.data_vars.items()}
+            first, *others = map(str, members)
+            writer.write(first, values, {TRAJECTORY: slice(members[0], members[-1] + 1)})
+            writer.note(*others)
+            done += 1
+            progress(done, total)
     if failed is None:
         return
-    kept = sum(len(g) for g in groups if str(g[0]) in writer.done)
+    kept = sum(str(t) in writer.done for t in trajectories)
     if not kept:
         raise failed
     raise InputError(
-        f"{failed}. {kept} of {sum(map(len, groups))} trajectories are complete and kept in {writer.partial}: the "
+        f"{failed}. {kept} of {len(trajectories)} trajectories are complete and kept in {writer.partial}: the "
         "same build goes on with the others, one with other parameters begins anew"
     ) from failed
 

@@ -4,6 +4,9 @@
 store under its final name is therefore complete, and every chunk of it carries its own CRC-32C, which any Zarr reader
 checks when it decodes. Beside it lies a manifest with the checksum of every file. Stopped at any moment, by a signal or
 by a full disk, the writer goes on with what is missing.
+
+Several jobs fill one store at once as *shares*: the first one creates it, each writes whole chunks of its own and notes
+them in a journal of its own, and a writer of the whole store, which comes last, counts what all of them have noted.
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ import errno
 import json
 import os
 import shutil
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -25,10 +27,11 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from workbench.data.integrity import checksums, manifest_path, render_manifest
+from workbench.data.journal import Journal
 from workbench.data.spec import TRAJECTORY
 from workbench.data.store import refuse_existing
 from workbench.errors import InputError
-from workbench.locks import take_lock
+from workbench.share import Share
 
 
 def partial_path(path: Path) -> Path:
@@ -41,7 +44,7 @@ class StoreWriter:
 
     A writer that was killed continues: regions listed in the journal are kept, if the new run has the same
     `identity` (recipe, preset, seed, checkpoint …), and a partial store of another identity is removed.
-    A second writer of the same store is refused while the first one lives.
+    A second writer of the same store is refused while the first one lives; a share refuses only its like.
 
     Args:
         path: final place of the store.
@@ -50,6 +53,8 @@ class StoreWriter:
         shards: chunks per shard file and dimension.
         identity: what decides whether a partial store is ours to continue.
         overwrite: replace an existing store.
+        compress: whether chunks are compressed.
+        share: write as one of several jobs; `finish` is left to a writer without a share.
 
     Raises:
         InputError: the store exists, another process is writing it, or (from any method) the disk is full.
@@ -65,22 +70,27 @@ class StoreWriter:
         identity: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         compress: bool = True,
+        share: Share | None = None,
     ) -> None:
         self.path = Path(path)
         refuse_existing(self.path, overwrite)
         self.partial = partial_path(self.path)
+        self._share = share
         self._nbytes = template.nbytes
-        self._journal_path = self.partial.with_suffix(".journal")
-        self._journal_lock = threading.Lock()
         stamp = json.dumps(identity or {}, sort_keys=True, default=str)
         with self.needing_room():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = self._take_lock()
+            self.journal = Journal(self.path, self.partial, share)
         try:
-            with self.needing_room():
-                self.done: set[str] = self._resume(stamp)
-                if not self.done:
-                    self._create(template, dict(chunks), dict(shards or {}), stamp, compress)
+            with self.needing_room(), self.journal.whole_store():
+                done = self.journal.resume(stamp)
+                if done is None or not (done or share):
+                    self._create(template, dict(chunks), dict(shards or {}), compress)
+                    self.journal.begin(stamp)
+                elif not share:
+                    for left in self.partial.rglob("*.partial"):  # chunks that were being written
+                        left.unlink()
+                self.done: set[str] = done or set()
         except BaseException:
             self.close()
             raise
@@ -105,28 +115,12 @@ class StoreWriter:
                 "are free; free some space and run the same command again: it goes on with what is missing"
             ) from error
 
-    def _take_lock(self) -> IO[str]:
-        lock = take_lock(self.partial.with_suffix(".lock"))
-        if lock is None:
-            raise InputError(f"another process is writing {self.path}; wait for it to end")
-        return lock
-
-    def _resume(self, stamp: str) -> set[str]:
-        if self.partial.exists() and self._journal_path.exists():
-            text = self._journal_path.read_text()
-            lines = text[: text.rfind("\n") + 1].splitlines()  # the last one may be cut off
-            if lines and lines[0] == stamp:
-                os.truncate(self._journal_path, sum(len(line.encode()) + 1 for line in lines))
-                for left in self.partial.rglob("*.partial"):  # chunks that were being written
-                    left.unlink()
-                return set(lines[1:])
+    def _remove_partial(self) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
-        return set()
+        self.journal.remove()
 
-    def _create(
-        self, template: xr.Dataset, chunks: dict[str, int], shards: dict[str, int], stamp: str, compress: bool
-    ) -> None:
-        shutil.rmtree(self.partial, ignore_errors=True)
+    def _create(self, template: xr.Dataset, chunks: dict[str, int], shards: dict[str, int], compress: bool) -> None:
+        self._remove_partial()
         encoding = {
             str(name): array_encoding(array, chunks, shards, compress) for name, array in template.data_vars.items()
         }
@@ -141,7 +135,6 @@ class StoreWriter:
             template.assign_attrs(workbench_complete=1).to_zarr(
                 self.partial, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=encoding
             )
-        self._journal_path.write_text(stamp + "\n")
 
     def write(self, key: str, values: Mapping[str, np.ndarray], region: Mapping[str, slice]) -> None:
         """Write one chunk-aligned region of every variable in `values`, then note `key` in the journal.
@@ -158,18 +151,23 @@ class StoreWriter:
 
     def note(self, *keys: str) -> None:
         """Note in the journal that the regions `keys` are written, by this process or by another one."""
-        with self._journal_lock, open(self._journal_path, "a") as journal:
-            journal.write("".join(key + "\n" for key in keys))
-            journal.flush()
-            os.fsync(journal.fileno())
+        self.journal.note(*keys)
         self.done.update(keys)
 
+    def spend(self, seconds: float, count: float = 1.0) -> None:
+        """Keep how long `count` pieces of work took; `journal.spent` sums over stops of the writer and all shares."""
+        with self.needing_room():
+            self.journal.spend(seconds, count)
+
     def finish(self, attrs: Mapping[str, Any] | None = None) -> Path:
-        """Write the manifest, give the store its final name, and return that path.
+        """Write the manifest, give the store its final name, and return that path; a share only lets go of it.
 
         Args:
             attrs: global attributes that are known only now (measured statistics, seconds taken).
         """
+        if self._share:
+            self.close()
+            return self.path
         manifest = manifest_path(self.path)
         temporary = manifest.with_name(f".{manifest.name}.partial")
         with self.needing_room():
@@ -187,21 +185,18 @@ class StoreWriter:
         os.replace(temporary, manifest)  # first, so that no store stands under its name beside a wrong manifest
         os.replace(self.partial, self.path)
         shutil.rmtree(retired, ignore_errors=True)
-        self._journal_path.unlink()
+        self._remove_partial()
         self.close()
         return self.path
 
     def discard(self) -> None:
         """Remove what has been written: the store was only a means."""
-        self._journal_path.unlink()
-        shutil.rmtree(self.partial)
+        self._remove_partial()
         self.close()
 
     def close(self) -> None:
         """Let go of the store; an unfinished one keeps its partial state and can be continued."""
-        if not self._lock.closed:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
+        self.journal.close()
 
 
 def open_for_writing(store: Path, name: str) -> zarr.Array:

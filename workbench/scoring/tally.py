@@ -177,7 +177,7 @@ def _load(
     states, where = aligned.states(block[TRAJECTORY], block["init_time"], block["lead_time"])
     chosen = [f.isel(block, missing_dims="ignore") for f in forecasts.values()]
     with naming_bad_chunks(aligned.problem.record):
-        states, *chosen = dask.compute(states, *chosen, scheduler="threads")
+        states, *chosen = dask.compute(states, *chosen)
     if aligned.problem.missing == "error":
         refuse_missing(states)
     truth = states.isel({TIME: where}).drop_vars(TIME, errors="ignore")

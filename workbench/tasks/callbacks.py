@@ -117,8 +117,18 @@ def _restore_metrics(module: pl.LightningModule, states: dict[str, dict[str, tor
         metric.load_state_dict(states[name])
 
 
+def resumable(trainer: pl.Trainer) -> bool:
+    """Whether a checkpoint at the end of this batch goes on exactly.
+
+    It does not hold the gradients of half an accumulation, and a validation that comes next would be left out.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    due = loop.batch_progress.is_last_batch or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+    return not (due or loop._should_accumulate())
+
+
 class WholeSteps(pl.Callback):
-    """Lets checkpoints wait for the end of an accumulation: they do not hold the gradients of half of one."""
+    """Lets checkpoints that are due by time wait for a batch after which training goes on exactly."""
 
     def __init__(self) -> None:
         self._waiting: dict[ModelCheckpoint, float | None] = {}
@@ -129,9 +139,9 @@ class WholeSteps(pl.Callback):
             checkpoint._last_global_step_saved = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Stop the clock of checkpoints that are due by time while gradients accumulate."""
+        """Stop their clock until then."""
         for checkpoint in _model_checkpoints(trainer):
-            if trainer.fit_loop.epoch_loop._should_accumulate():
+            if not resumable(trainer):
                 self._waiting.setdefault(checkpoint, checkpoint._last_time_checked)
                 checkpoint._last_time_checked = None
             elif checkpoint in self._waiting:
