@@ -114,6 +114,10 @@ def policies(scores: xr.Dataset) -> Figure:
             if rows.any():
                 axes.plot(place[rows], bias[rows], mark, color=color, markersize=4, label=label)
         axes.vlines(place, -size, size, color=style.MUTED, linewidth=0.6, label="± mean absolute error")
+        axes.set_yscale("symlog", linthresh=50)  # one cell that is predicted wholly wrong must not flatten the others
+        axes.yaxis.set_major_locator(FixedLocator([-400, -100, -50, -25, 0, 25, 50, 100, 400]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("policies, by mean error")
         axes.set_ylabel("error (%)")
         legend_below(figure, axes)
@@ -140,6 +144,7 @@ def attribution(array: xr.DataArray, peak: float) -> Figure:
         middle.grid(visible=False)
         middle.set_xlabel(plain(with_units(axis.name, axis.attrs.get("units", "1"))))
         middle.set_ylabel("cycle")
+        middle.yaxis.set_major_locator(MaxNLocator(integer=True))
         top, side = figure.add_subplot(grid[0, 0], sharex=middle), figure.add_subplot(grid[1, 1], sharey=middle)
         top.plot(axis, sums[0], color=style.MODEL)
         side.plot(sums[1], cycle, color=style.MODEL)
