@@ -38,9 +38,9 @@ def runs(tmp_path_factory):
     (folder / "fno.yaml").write_text(small.EXPERIMENT.partition("model:")[0] + small.FNO)
     with Server() as server:
 
-        def run(run_dir, *words, ranks=2, experiment="e.yaml"):
+        def run(run_dir, *words, ranks=2, experiment="e.yaml", **options):
             words = ["fit", "-c", experiment, "--run-dir", run_dir, *SHORT, *words]
-            return server.run(folder, *words, ranks=ranks, WORKBENCH_DATA=str(folder / "data"))
+            return server.run(folder, *words, ranks=ranks, WORKBENCH_DATA=str(folder / "data"), **options)
 
         run.folder = folder
         yield run
@@ -95,6 +95,6 @@ def test_a_sharded_training_goes_on(runs, whole, ranks):
 
 
 def test_a_network_that_is_not_made_for_it_is_refused(runs):
-    statuses, out, _ = runs("fno", "--trainer.strategy=fsdp", experiment="fno.yaml")
+    statuses, out, _ = runs("fno", "--trainer.strategy=fsdp", experiment="fno.yaml", kill_all=False)
     assert 2 in statuses
     assert "ForecastTask does not spread its network over devices in parts: use ddp" in "".join(out)
