@@ -251,16 +251,29 @@ def load(names: Sequence[str], overrides: Sequence[str] = (), run_dir: str | Non
     Raises:
         InputError: a file, key or value is wrong; a misspelt key is named with its nearest neighbour.
     """
-    files, config = resolve(names, overrides)
+    return made(*resolve(names, overrides), run_dir)
+
+
+def made(files: tuple[Path, ...], config: dict[str, Any], run_dir: str | None = None) -> Experiment:
+    """The experiment of what `resolve` gives.
+
+    Raises:
+        InputError: a key or value is wrong, or the experiment is about the life of cells.
+    """
     if is_lifetimes(config):
         raise InputError(
             f"{name_of(files[0])} is about the life of cells ({LIFETIME_TASK}), and nothing in it is stepped in time: "
             f"its verbs are {', '.join(LIFETIME_VERBS)}"
         )
     check_keys(config, SECTIONS)
-    run = Path(run_dir) if run_dir else Path("runs") / name_of(files[0])
+    run = run_folder(files, run_dir)
     sections = {name: build(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()}
     return Experiment(name_of(files[0]), files, config, run_dir=run, **sections)
+
+
+def run_folder(files: Sequence[Path], run_dir: str | None) -> Path:
+    """Folder of a run: `run_dir`, else ``runs/<name>``."""
+    return Path(run_dir) if run_dir else Path("runs") / name_of(files[0])
 
 
 def resolve(names: Sequence[str], overrides: Sequence[str] = ()) -> tuple[tuple[Path, ...], dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from workbench.data.cells_config import CellsConfig
 from workbench.errors import InputError
-from workbench.experiment import LIFETIME_TASK, Experiment, build, is_lifetimes, load, name_of, resolve
+from workbench.experiment import LIFETIME_TASK, Experiment, build, is_lifetimes, made, name_of, resolve, run_folder
 from workbench.keys import check_keys
 
 
@@ -123,11 +123,14 @@ def load_lifetimes(
     Raises:
         InputError: a file, key or value is wrong, or the experiment is about something else.
     """
-    files, config = resolve(names, overrides)
+    return _made(*resolve(names, overrides), run_dir)
+
+
+def _made(files: tuple[Path, ...], config: dict[str, Any], run_dir: str | None) -> LifetimeExperiment:
     if not is_lifetimes(config):
         raise InputError(f"{name_of(files[0])} is not about the life of cells: its model is no {LIFETIME_TASK}")
     check_keys(config, LIFETIME_SECTIONS)
-    run = Path(run_dir) if run_dir else Path("runs") / name_of(files[0])
+    run = run_folder(files, run_dir)
     sections = {name: build(cls, config.get(name, {}), name) for name, cls in LIFETIME_SECTIONS.items()}
     return LifetimeExperiment(name_of(files[0]), files, config, run_dir=run, **sections)
 
@@ -140,5 +143,5 @@ def either(
     Raises:
         InputError: a file, key or value is wrong.
     """
-    lifetimes = bool(names) and is_lifetimes(resolve(names, overrides)[1])
-    return (load_lifetimes if lifetimes else load)(names, overrides, run_dir)
+    files, config = resolve(names, overrides)
+    return (_made if is_lifetimes(config) else made)(files, config, run_dir)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from workbench.experiment import Experiment
 from workbench.lifetime_experiment import LifetimeExperiment
 
@@ -12,20 +14,26 @@ def plan(experiment: Experiment | LifetimeExperiment, overwrite: bool) -> dict[s
     fitted = (experiment.run_dir / "fit.json").exists() and not overwrite
     begun = (experiment.run_dir / "checkpoints" / "last.ckpt").exists()
     stages: dict[str, list[str] | None] = {}
-    if isinstance(experiment, LifetimeExperiment):
-        records, forecasting, forecast = [experiment.data.record], "predict", experiment.predictions
-    else:
-        records = [experiment.data.record, *experiment.evaluate.long_run.references.values()]
-        forecasting, forecast = "rollout", experiment.forecast
+    verb, forecast = forecasting(experiment)
+    records = [experiment.data.record]
+    if not isinstance(experiment, LifetimeExperiment):
+        records += experiment.evaluate.long_run.references.values()
     for record in records:
         if unbuilt(record):
             stages[f"dataset {record}"] = ["build", record]
     stages["fit"] = None if fitted else again or (["--resume"] if begun else [])
     later = again if fitted else ["--overwrite"]  # what an earlier model left is of no use to a new one
-    stages[forecasting] = None if fitted and forecast.exists() else later
+    stages[verb] = None if fitted and forecast.exists() else later
     stages["evaluate"] = None if fitted and experiment.scores.exists() else later
     stages["report"] = ["--overwrite"]
     return stages
+
+
+def forecasting(experiment: Experiment | LifetimeExperiment) -> tuple[str, Path]:
+    """The stage between training and scores, and what it writes."""
+    if isinstance(experiment, LifetimeExperiment):
+        return "predict", experiment.predictions
+    return "rollout", experiment.forecast
 
 
 def unbuilt(record: str) -> bool:

@@ -45,9 +45,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-batch", action="store_true", help="data only: do not build the model (no torch)")
     options, rest = parser.parse_known_args(argv)
     experiment = either(options.config, rest, options.run_dir)
-    look = check_lifetimes if isinstance(experiment, LifetimeExperiment) else check
     findings = []
-    for finding in look(experiment, batch=not options.no_batch):  # type: ignore[arg-type]
+    for finding in check(experiment, batch=not options.no_batch):
         findings.append(finding)
         if not options.json:
             repair = f"\n           -> {finding.repair}" if finding.repair else ""
@@ -57,7 +56,14 @@ def main(argv: list[str]) -> int:
     return int(any(f.level == "error" for f in findings))
 
 
-def check(experiment: experiments.Experiment, batch: bool = True) -> Iterator[Finding]:
+def check(experiment: experiments.Experiment | LifetimeExperiment, batch: bool = True) -> Iterator[Finding]:
+    """Findings on an experiment of either kind; an error ends the look."""
+    if isinstance(experiment, LifetimeExperiment):
+        return check_lifetimes(experiment, batch)
+    return check_record(experiment, batch)
+
+
+def check_record(experiment: experiments.Experiment, batch: bool = True) -> Iterator[Finding]:
     """Findings on an experiment, cheap ones first; an error ends the look."""
     from workbench.data.preflight import look
 

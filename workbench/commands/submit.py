@@ -8,7 +8,6 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from workbench import experiment as experiments
 from workbench.commands.train import set_aside
@@ -93,13 +92,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _findings(experiment: experiments.Experiment | LifetimeExperiment) -> list[str]:
     """Errors that `workbench check` finds in the experiment, as far as its record is there already."""
-    from workbench.commands.check import check, check_lifetimes
+    from workbench.commands.check import check
     from workbench.stages import unbuilt
 
     if unbuilt(experiment.data.record):
         return []
-    look: Any = check_lifetimes if isinstance(experiment, LifetimeExperiment) else check
-    found = look(experiment, batch=False)
+    found = check(experiment, batch=False)
     return [f"{finding.what}; {finding.repair}" for finding in found if finding.level == "error"]
 
 

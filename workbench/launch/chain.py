@@ -11,7 +11,7 @@ from workbench.errors import InputError
 from workbench.experiment import Experiment
 from workbench.launch.site import Site, walltime
 from workbench.lifetime_experiment import LifetimeExperiment
-from workbench.stages import plan
+from workbench.stages import forecasting, plan
 
 STAGES = ("dataset", "fit", "rollout", "predict", "evaluate", "report")
 """What ``--stage`` may say besides ``pipeline``, in the order of the pipeline."""
@@ -121,12 +121,12 @@ def _newer(file: Path, than: Path) -> bool:
 
 
 def _refuse_missing_input(experiment: Experiment | LifetimeExperiment, stage: str) -> None:
-    if isinstance(experiment, LifetimeExperiment):
-        forecasting, forecast = "predict", experiment.predictions
-    else:
-        forecasting, forecast = "rollout", experiment.forecast
-    needed = {forecasting: ("fit", experiment.checkpoint), "evaluate": (forecasting, forecast)}
-    needed["report"] = ("evaluate", experiment.scores)
+    verb, forecast = forecasting(experiment)
+    needed = {
+        verb: ("fit", experiment.checkpoint),
+        "evaluate": (verb, forecast),
+        "report": ("evaluate", experiment.scores),
+    }
     if stage in needed and not needed[stage][1].exists():
         before, path = needed[stage]
         raise InputError(
