@@ -1,7 +1,9 @@
 """Prediction intervals and flags whose error rate holds for any model, from what folds have not seen; free of torch.
 
 Of n labelled cells, networks of fold k have not seen those of fold k. The residual of a cell is the error of the
-networks that have not seen it. Whole policies lie in one fold, so the residuals are those of policies never seen.
+networks that have not seen it. Whole policies lie in one fold, so the residuals are those of policies never seen. For
+cells of a batch never seen, folds of whole batches take their place: conformal prediction with groups, as in Dunn,
+Wasserman & Ramdas (2023), J. Am. Stat. Assoc. 118, 2491.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ def cross_conformal(
     and in practice near `level`.
 
     Args:
-        by_fold: ``(fold, x)``, what the networks of each fold predict.
+        by_fold: ``(fold, x)``, what the networks of each fold predict, of these folds and maybe others.
         residuals: ``(n,)``, of the labelled cells.
-        folds: ``(n,)``, fold of each of them.
+        folds: ``(n,)``, fold of each of them, a row of `by_fold`.
         level: such as 0.9.
 
     Returns:

@@ -44,8 +44,9 @@ def predict(
         policies: that the training cells had; by default not known.
 
     Returns:
-        along ``cell`` the geometric mean of the ensemble, bounds, the spread of the ensemble, the p-value of the
-        conformal test for being like the training cells, and flags.
+        along ``cell`` the geometric mean of the ensemble, bounds (from errors on batches that are left out for cells of
+        a new batch, on policies for all others), the spread of the ensemble, the p-value of the conformal test for
+        being like the training cells, and flags.
 
     Raises:
         InputError: the cells do not fit the packing, or the task was not trained to its end.
@@ -56,16 +57,21 @@ def predict(
     networks = task.predict_log_life(raw, change)
     groups = networks.reshape(-1, task.members, networks.shape[1])
     centre, by_fold = groups[0].mean(0), groups[1:].mean(1)
-    known = {name: task.network.get_buffer(name).cpu().numpy() for name in ("residuals", "folds", "signatures")}
-    lower, upper = cross_conformal(by_fold, known["residuals"], known["folds"], level)
+    known = {name: buffer.cpu().numpy() for name, buffer in task.network.named_buffers()}
+    bounds = cross_conformal(by_fold, known["residuals"], known["folds"], level)
+    new = packing.of_new_batch(cells)
+    if packing.batch_folds:
+        by_batch = cross_conformal(by_fold, known["batch_residuals"], known["batch_folds"], level)
+        bounds = np.where(new, by_batch[0], bounds[0]), np.where(new, by_batch[1], bounds[1])
     usual = p_values(signature(raw, change).numpy(), known["signatures"], known["folds"])
     values = {
         PREDICTED: np.exp(centre),
-        LOWER: np.exp(lower),
-        UPPER: np.exp(upper),
+        LOWER: np.exp(bounds[0]),
+        UPPER: np.exp(bounds[1]),
         "spread": np.exp(groups[0].std(0)),
         "p_value": usual,
         "unlike_training": (usual <= UNLIKE).astype(np.int8),
+        "new_batch": new.astype(np.int8),
     }
     if policies and "policy" in cells.coords:
         values["new_policy"] = (~np.isin(cells["policy"].values.astype(str), policies)).astype(np.int8)
@@ -174,6 +180,7 @@ def _dataset(values: dict[str, np.ndarray], cells: xr.Dataset, level: float) -> 
         "spread": {"units": "1", "long_name": "factor between members of the ensemble, one standard deviation"},
         "p_value": {"units": "1", "long_name": "conformal p-value of the distance to the nearest training cell"},
         "unlike_training": {"long_name": "cell unlike those of the training", "flag_meanings": "usual unlike", **flag},
+        "new_batch": {"long_name": "batch of no training cell", "flag_meanings": "known new", **flag},
         "new_policy": {"long_name": "charging policy of no training cell", "flag_meanings": "known new", **flag},
     }
     data = {name: (CELL, array, attrs[name]) for name, array in values.items()}

@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 
 import battery
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from workbench import lifetimes
 from workbench.attributions import attributions, log_life
+from workbench.conformal import cross_conformal
 from workbench.data.cell_curves import open_cells
 from workbench.data.cell_module import CellDataModule
 from workbench.data.cell_packing import CellPacking
@@ -17,6 +20,8 @@ from workbench.models import FPNN
 from workbench.tasks import LifetimeTask
 from workbench.tasks.lifetime import ALL, signature
 from workbench.tasks.network_ensemble import NetworkEnsemble
+
+SPLITS = ("train", "train", "test2")
 
 
 def small(variables: int, cycles: int, points: int, **options) -> nn.Module:
@@ -28,6 +33,17 @@ def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("cells") / "cells.nc"
     battery.cells().to_netcdf(path)
     data = CellDataModule(str(path), points=20, cycles=12, split="policy", folds=3, batch_size=8)
+    data.setup()
+    return data
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory):
+    """The same cells in three batches, the last of which is tested; twelve policies, so that no batch is a fold."""
+    path, number = tmp_path_factory.mktemp("batches") / "cells.nc", np.arange(36) // 12
+    labels = {"batch": ("cell", np.array(["x", "y", "z"])[number]), "split": ("cell", np.array(SPLITS)[number])}
+    battery.cells(policies=12).assign_coords(labels).to_netcdf(path)
+    data = CellDataModule(str(path), points=20, cycles=12, folds=3, batch_size=8)
     data.setup()
     return data
 
@@ -106,7 +122,8 @@ def test_gradients_are_clipped_by_the_norm_of_each_network(data, batch):
     torch.testing.assert_close(norms(), before.clamp_max(limit), rtol=1e-4, atol=1e-6)
 
 
-def test_validation_keeps_residuals_of_networks_that_have_not_seen_the_cell(data):
+def validated(data):
+    """A task with the residuals of its first state."""
     task = task_of(data).eval()
     task.log = lambda *_, **__: None
     task.on_validation_epoch_start()
@@ -114,6 +131,43 @@ def test_validation_keeps_residuals_of_networks_that_have_not_seen_the_cell(data
         for number, batch in enumerate(data.val_dataloader()):
             task.validation_step(batch, number)
     task.on_validation_epoch_end()
+    return task
+
+
+def test_a_batch_is_left_out_as_a_policy_is(batches):
+    task, train = task_of(batches, members=1), batches.part(train=True)
+    folds, batch = train["batch_fold"].values, train["batch"].values
+    assert batches.packing.batches == ("x", "y") and batches.packing.batch_folds == 2
+    assert sorted(set(zip(batch.tolist(), folds.tolist(), strict=True)))[0][1] in (3, 4) and len(set(folds)) == 2
+    assert all(len(set(folds[batch == name])) == 1 for name in ("x", "y"))
+    assert task.held_out.tolist() == [-1, 0, 1, 2, 3, 4]
+    cells = batches.training_cells()
+    seen = ~task._left_out(cells)
+    for number, fold in enumerate(task.held_out):
+        expected = (cells["fold"] != fold) & (cells["batch_fold"] != fold)
+        assert torch.equal(seen[number], expected) and (fold == ALL) == bool(expected.all())
+
+
+def test_cells_of_a_new_batch_have_intervals_from_batches_that_were_left_out(batches):
+    task = validated(batches)
+    known, tested = batches.part(train=True), batches.part(train=False)
+    found = [lifetimes.predict(task, cells, "here") for cells in (known, tested)]
+    assert [sorted(set(lives["new_batch"].values)) for lives in found] == [[0], [1]]
+    groups = [task.predict_log_life(*batches.packing.pack(c)).reshape(6, 2, -1).mean(1)[1:] for c in (known, tested)]
+    for lives, by_fold, kind in zip(found, groups, ("", "batch_"), strict=True):
+        residuals, folds = (task.network.get_buffer(kind + name).numpy() for name in ("residuals", "folds"))
+        low, high = cross_conformal(by_fold, residuals, folds, 0.9)
+        np.testing.assert_allclose(lives["predicted_life_lower"], np.exp(low))
+        np.testing.assert_allclose(lives["predicted_life_upper"], np.exp(high))
+    nameless = lifetimes.predict(task, known.drop_vars("batch"), "here")
+    assert (nameless["new_batch"] == 1).all()
+    fold = known["batch_fold"].values[5]
+    expected = np.log(known["cycle_life"].values[5]) - groups[0][fold, 5]
+    np.testing.assert_allclose(task.network.get_buffer("batch_residuals")[5], expected, rtol=1e-4)
+
+
+def test_validation_keeps_residuals_of_networks_that_have_not_seen_the_cell(data):
+    task = validated(data)
     train = data.part(train=True)
     raw, change = data.packing.pack(train)
     with torch.no_grad():

@@ -176,7 +176,9 @@ def check_lifetimes(experiment: LifetimeExperiment, batch: bool = True) -> Itera
             "data.split: severson, policy or cell",
         )  # fmt: skip
     else:
-        yield Finding("ok", f"{config.folds} folds of whole policies; no cell lies in two parts")
+        batches = len(set(cells["batch_fold"].values.tolist()) - {-1})
+        whole = f"{config.folds} folds of whole policies" + (f", {batches} of whole batches" if batches else "")
+        yield Finding("ok", f"{whole}; no cell lies in two parts")
     if batch:
         yield from _one_batch(experiment)
 

@@ -13,12 +13,14 @@ from workbench.lifetime_experiment import LifetimeExperiment
 if TYPE_CHECKING:
     import xarray as xr
 
+FLAGS = ("unlike_training", "new_batch", "new_policy")
+
 HELP = """
 of an experiment on the life of cells (LifetimeTask):
   workbench predict -c battery/fpnn
       predicts every cell that is tested, and each training cell by networks that have not seen its policy; writes
-      runs/EXPERIMENT/predictions.nc (or -o FILE.nc, FILE.csv): life, 90 % interval, and a flag for cells unlike those
-      of the training
+      runs/EXPERIMENT/predictions.nc (or -o FILE.nc, FILE.csv): life, 90 % interval, and flags for cells unlike those
+      of the training, or of a batch or policy that it had not
   workbench predict -c battery/fpnn --cells censored -o censored.csv
       predicts the named cells or parts (train, test1, censored ...) alone
   workbench predict model.safetensors mine.zarr -o lives.csv
@@ -72,7 +74,7 @@ def predict_experiment(
     if not cells:
         refuse_other_split(card, found)
         both = [lives, lifetimes.cross_validated(task, found)]
-        lives = xr.concat(both, "cell", fill_value={"unlike_training": np.int8(0), "new_policy": np.int8(0)})
+        lives = xr.concat(both, "cell", fill_value=dict.fromkeys(FLAGS, np.int8(0)))
         if attributions:
             train = found.isel(cell=found["part"].values == TRAIN)
             lives = lifetimes.with_attributions(task, asked, train, lives)

@@ -41,7 +41,8 @@ def open_cells(config: CellsConfig) -> xr.Dataset:
     Returns:
         every variable of the experiment ``float32 (cell, cycle, axis)``, means over `points` intervals; along ``cell``
         the coordinates ``part`` (``train``, ``test`` ..., ``censored`` without an end of life, ``unused``) and ``fold``
-        (group of a training cell, else -1) besides what the record says. Of ``leaky_windows``, cells are windows.
+        and ``batch_fold`` (groups of a training cell, else -1) besides what the record says. Of ``leaky_windows``,
+        cells are windows.
 
     Raises:
         InputError: a curve, its units or cycles are not as they should be, or the split cannot be made.

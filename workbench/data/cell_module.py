@@ -26,7 +26,7 @@ class CellDataModule(pl.LightningDataModule):
     """Cells of one record, split, scaled and batched, all in memory.
 
     A batch holds ``raw`` and ``change`` ``float32[b, v, n, p]``, ``target`` ``float32[b]`` (standardised logarithm of
-    life), ``fold`` ``float32[b]`` (-1 outside training) and ``index`` ``int64[b]``.
+    life), ``fold`` and ``batch_fold`` ``float32[b]`` (-1 outside training) and ``index`` ``int64[b]``.
 
     Every argument is a field of `workbench.data.cells_config.CellsConfig`.
     """
@@ -64,7 +64,8 @@ class CellDataModule(pl.LightningDataModule):
         cells = self.part(train)
         raw, change = self.packing.pack(cells)
         target = self.packing.standardised(cells["cycle_life"].values)
-        arrays = {"raw": raw.numpy(), "change": change.numpy(), "target": target, "fold": cells["fold"].values}
+        arrays = {"raw": raw.numpy(), "change": change.numpy(), "target": target}
+        arrays |= {name: cells[name].values for name in ("fold", "batch_fold")}
         return {name: array.astype(np.float32) for name, array in arrays.items()}
 
     def training_cells(self) -> dict[str, torch.Tensor]:

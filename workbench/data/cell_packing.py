@@ -18,7 +18,7 @@ from torch import Tensor
 
 from workbench.data.battery import CELL
 from workbench.data.cell_curves import spec_of, video
-from workbench.data.cell_parts import TRAIN
+from workbench.data.cell_parts import TRAIN, batches_of
 from workbench.data.cells_config import CellsConfig
 from workbench.data.spec import RecordSpec
 from workbench.errors import InputError
@@ -45,7 +45,9 @@ class CellPacking:
         log_mean, log_std: of the logarithm of life.
         size: largest value of each variable, median over training cells.
         training: number of training cells.
-        folds: groups of them.
+        folds: groups of them by policy.
+        batches: names of their batches.
+        batch_folds: groups of them by batch; 0 where there are not two batches.
     """
 
     spec: RecordSpec
@@ -60,6 +62,8 @@ class CellPacking:
     size: tuple[float, ...]
     training: int
     folds: int
+    batches: tuple[str, ...] = ()
+    batch_folds: int = 0
 
     @classmethod
     def fit(cls, cells: xr.Dataset, config: CellsConfig) -> CellPacking:
@@ -89,6 +93,8 @@ class CellPacking:
             tuple(np.median(np.abs(seen).max((2, 3)), 0).tolist()),
             len(life),
             config.folds,
+            tuple(sorted(set(batches_of(train).tolist()) - {""})),
+            len(set(train["batch_fold"].values.tolist()) - {-1}),
         )
 
     @property
@@ -115,6 +121,10 @@ class CellPacking:
                     f"{name} in {where} reaches {found:.4g} {self.spec.variable(name).units}, that of the training "
                     f"cells {size:.4g}: other cells, or other units (mAh for Ah, A for a C-rate)"
                 )
+
+    def of_new_batch(self, cells: xr.Dataset) -> np.ndarray:
+        """Which cells are of no batch that trained, ``bool[cell]``: cells without a batch too, if training had some."""
+        return ~np.isin(batches_of(cells), self.batches) if self.batches else np.zeros(cells.sizes[CELL], bool)
 
     def scaled(self, videos: Float[Tensor, "b v n p"]) -> Float[Tensor, "b v n p"]:
         """Curves in units of the standard deviation of each variable and node."""
@@ -165,7 +175,7 @@ class CellPacking:
         """Rebuild the packing that `to_dict` wrote."""
         found: dict[str, Any] = {key: value for key, value in plain.items() if key != "kind"}
         found |= {name: tuple(map(tuple, plain[name])) for name in ("mean", "std")}
-        found |= {name: tuple(plain[name]) for name in ("change_std", "size")}
+        found |= {name: tuple(plain.get(name, ())) for name in ("change_std", "size", "batches")}
         return cls(**{**found, "spec": RecordSpec.from_dict(plain["spec"])})
 
 

@@ -15,9 +15,10 @@ NOT_SCORED = (TRAIN, CENSORED, UNUSED)
 
 
 def labelled(cells: xr.Dataset, config: CellsConfig) -> xr.Dataset:
-    """The cells with coordinates ``part`` (``train``, ``test`` ..., ``censored``, ``unused``) and ``fold``.
+    """The cells with coordinates ``part`` (``train``, ``test`` ..., ``censored``, ``unused``) and their folds.
 
-    The fold of a training cell is that of its policy; -1 elsewhere.
+    ``fold`` of a training cell is that of its policy, and ``batch_fold``, counted on from there, that of its batch,
+    where all have one and they are two or more; -1 elsewhere.
 
     Raises:
         InputError: lives, labels or policies are missing, a part is empty, or one cell lies in two parts.
@@ -32,11 +33,23 @@ def labelled(cells: xr.Dataset, config: CellsConfig) -> xr.Dataset:
     cells = cells.assign_coords(part=(CELL, part))
     if not config.leaky:
         _refuse_duplicates(cells)
-    train, fold = np.flatnonzero(part == TRAIN), np.full(len(part), -1)
+    train, fold, batch_fold = np.flatnonzero(part == TRAIN), np.full(len(part), -1), np.full(len(part), -1)
     groups = cells[CELL if config.leaky else "policy"].values[train].astype(str).tolist()
     for number, (_, held_out) in enumerate(cell_splits.policy_folds(groups, config.folds, config.seed)):
         fold[train[held_out]] = number
-    return cells.assign_coords(fold=(CELL, fold))
+    batches = [] if config.leaky else batches_of(cells)[train].tolist()
+    if all(batches) and len(set(batches)) > 1:
+        count = min(config.folds, len(set(batches)))
+        for number, (_, held_out) in enumerate(cell_splits.policy_folds(batches, count, config.seed)):
+            batch_fold[train[held_out]] = config.folds + number
+    return cells.assign_coords(fold=(CELL, fold), batch_fold=(CELL, batch_fold))
+
+
+def batches_of(cells: xr.Dataset) -> np.ndarray:
+    """Batch of every cell, ``str[cell]``; empty where the record names none."""
+    if "batch" not in cells.coords:
+        return np.full(cells.sizes[CELL], "")
+    return cells["batch"].values.astype(str)
 
 
 def _parts(cells: xr.Dataset, config: CellsConfig) -> dict[str, np.ndarray]:

@@ -142,7 +142,7 @@ def intervals_section(run: Run, gallery: Gallery) -> Section:
     unlike = scores["cell"].values[(scores["unlike_training"].values == 1)].astype(str)
     words = (
         f"{100 * float(scores.attrs['level']):g} % CV+ intervals from residuals of training cells whose policy the "
-        "networks had not seen. "
+        "networks had not seen; for cells of a batch that is not among the training's, whose batch they had not seen. "
     )
     words += (
         f"Flagged as unlike the training's: {', '.join(unlike)}." if len(unlike) else "No cell is flagged as unlike."

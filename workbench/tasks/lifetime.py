@@ -1,9 +1,10 @@
 """The life of a cell from its first cycles: an ensemble of small networks, and the folds that say how far off it is.
 
 All networks are trained in one run. `members` of them see every training cell; for each fold of the training cells,
-whole policies together, `members` more see all but that fold. What these make of the cells they have not seen is the
-cross-validated error, and from it follow prediction intervals (`workbench.conformal`): a checkpoint holds both. Only
-the scaling is fitted on all training cells, the fold included.
+whole policies together, `members` more see all but that fold, and so for folds of whole batches, where there are two
+or more. What these make of the cells they have not seen is the cross-validated error, and from it follow prediction
+intervals (`workbench.conformal`): a checkpoint holds both. Only the scaling is fitted on all training cells, the fold
+included.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,6 +28,9 @@ from workbench.tasks.optimisation import Optimisation
 
 ALL = -1
 """The fold that is left out by networks that see every training cell; that of a test cell."""
+
+BY_POLICY, BY_BATCH = ("residuals", "folds", "fold"), ("batch_residuals", "batch_folds", "batch_fold")
+"""Where policies or batches of cells are left out: residuals and folds in the checkpoint, and folds in a batch."""
 
 
 class LifetimeTask(Task):
@@ -73,16 +77,21 @@ class LifetimeTask(Task):
     def build(self, packing: CellPacking) -> LifetimeTask:  # type: ignore[override]
         """Make the networks, and room for what is learnt of the training cells; returns self."""
         self.packing = packing
-        groups = packing.folds + 1
-        seeds = [self.seed + k for k in range(self.members)] * groups
+        folds = torch.arange(ALL, packing.folds + packing.batch_folds)
+        seeds = [self.seed + k for k in range(self.members)] * len(folds)
         self.network = NetworkEnsemble(lambda: self.make_network(*packing.shape), seeds)
-        held_out = torch.arange(ALL, packing.folds).repeat_interleave(self.members)
-        self.register_buffer("held_out", held_out, persistent=False)
+        self.register_buffer("held_out", folds.repeat_interleave(self.members), persistent=False)
         # In the network, so that every weights file has them.
-        self.network.register_buffer("residuals", torch.full((packing.training,), torch.nan, dtype=torch.float64))
-        self.network.register_buffer("folds", torch.zeros(packing.training, dtype=torch.int64))
+        for residuals, known, _ in self._kinds():
+            self.network.register_buffer(residuals, torch.full((packing.training,), torch.nan, dtype=torch.float64))
+            self.network.register_buffer(known, torch.zeros(packing.training, dtype=torch.int64))
         self.network.register_buffer("signatures", torch.zeros(packing.training, signature_size(packing)))
         return self
+
+    def _kinds(self) -> tuple[tuple[str, str, str], ...]:
+        """Of each way to leave out cells: its buffers of residuals and folds, and where a batch holds the fold."""
+        by_batch = self.packing is not None and self.packing.batch_folds > 0
+        return (BY_POLICY, BY_BATCH) if by_batch else (BY_POLICY,)
 
     # ------------------------------------------------------------------------------------------ training
 
@@ -113,13 +122,18 @@ class LifetimeTask(Task):
 
     def _losses(self, found: Float[Tensor, "m b"], batch: dict[str, Tensor], training: bool) -> Float[Tensor, "b"]:
         losses = functional.smooth_l1_loss(found, batch["target"].expand_as(found), reduction="none")
-        unseen = self.held_out[:, None] == batch["fold"].to(torch.int64)
         if training:
-            seen = (~unseen).to(losses.dtype)
+            seen = (~self._left_out(batch)).to(losses.dtype)
             share = seen * (found.shape[1] / seen.sum(1, keepdim=True).clamp_min(1)) / self.network.count
         else:
+            unseen = self.held_out[:, None] == batch["fold"].to(torch.int64)
             share = unseen / unseen.sum(0).clamp_min(1)
         return (losses * share).sum(0)
+
+    def _left_out(self, cells: dict[str, Tensor]) -> Bool[Tensor, "m b"]:
+        """Which networks leave out which training cells: for their policy, or for their batch."""
+        folds = torch.stack([cells[label] for _, _, label in self._kinds()]).to(torch.int64)
+        return (self.held_out[:, None] == folds[:, None]).any(0)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """The sum over networks of what each minimises: none takes a smaller step because there are others."""
@@ -157,9 +171,9 @@ class LifetimeTask(Task):
                 "validated, since intervals are made from its residuals; make one a multiple of the other"
             )
         cells: dict[str, Tensor] = self.trainer.datamodule.training_cells()  # type: ignore[attr-defined]
-        for number, fold in enumerate(self.held_out.tolist()):
-            seen = cells["fold"] != fold
-            self.network.prepare(number, *(cells[name][seen].to(self.device) for name in ("raw", "change", "target")))
+        cells = {name: values.to(self.device) for name, values in cells.items()}
+        for number, seen in enumerate(~self._left_out(cells)):
+            self.network.prepare(number, *(cells[name][seen] for name in ("raw", "change", "target")))
 
     def on_validation_epoch_start(self) -> None:
         """Begin to collect what networks make of cells that they have not seen."""
@@ -170,27 +184,26 @@ class LifetimeTask(Task):
         found = self.estimates(batch["raw"], batch["change"])
         self.validation_loss.update(self._losses(found, batch, training=False))
         self.log("validation_loss", self.validation_loss, on_step=False, on_epoch=True, prog_bar=True)
-        fold = batch["fold"].to(torch.int64)
-        unseen = self.fold_means(found).gather(0, fold[None] + 1)[0]
-        self._collected.append({
-            "index": batch["index"],
-            "residuals": (batch["target"] - unseen).double(),
-            "folds": fold,
-            "signatures": signature(batch["raw"], batch["change"]),
-        })  # fmt: skip
+        means, scale = self.fold_means(found), self.packing.log_std if self.packing else 1.0
+        kept = {"index": batch["index"], "signatures": signature(batch["raw"], batch["change"])}
+        for residuals, folds, label in self._kinds():
+            kept[folds] = batch[label].to(torch.int64)
+            unseen = means.gather(0, kept[folds][None] - ALL)[0]
+            kept[residuals] = scale * (batch["target"] - unseen).double()
+        self._collected.append(kept)
 
     def on_validation_epoch_end(self) -> None:
         """Keep residuals (logarithm of life), folds and signatures of the training cells with the weights."""
         found = {name: torch.cat([part[name] for part in self._collected]) for name in self._collected[0]}
-        found["residuals"] *= self.packing.log_std if self.packing else 1.0
-        for name in ("residuals", "folds", "signatures"):
-            self.network.get_buffer(name)[found["index"]] = found[name]
+        index = found.pop("index")
+        for name, values in found.items():
+            self.network.get_buffer(name)[index] = values
         if self.depth_penalty:
             with torch.no_grad():
                 self.log("depth", self.network.depths().mean())
 
     def fold_means(self, estimates: Float[Tensor, "m b"]) -> Float[Tensor, "g b"]:
-        """Mean over members: of the networks that see every cell, then of those of each fold."""
+        """Mean over members: of the networks that see every cell, then of those of each fold in turn."""
         return estimates.unflatten(0, (-1, self.members)).mean(1)
 
     # ------------------------------------------------------------------------------------------ predicting
