@@ -29,6 +29,9 @@ from workbench.tasks.optimisation import Optimisation
 ALL = -1
 """The fold that is left out by networks that see every training cell; that of a test cell."""
 
+SEEDS = 1000
+"""More than an ensemble has members, so that no two values of ``seed_everything`` have one in common."""
+
 BY_POLICY, BY_BATCH = ("residuals", "folds", "fold"), ("batch_residuals", "batch_folds", "batch_fold")
 """Where policies or batches of cells are left out: residuals and folds in the checkpoint, and folds in a batch."""
 
@@ -41,7 +44,6 @@ class LifetimeTask(Task):
         members: networks of the ensemble; the prediction is their geometric mean.
         noise: standard deviations of Gaussian noise added in training to the scaled curves and to their change.
         depth_penalty: added to the loss of a network for each of its blocks that count, where it learns its depth.
-        seed: of the initial weights; member `k` starts from ``seed + k``, in every fold.
         optimisation: optimiser and schedule.
 
     Source: Jiang et al. (2024), arXiv:2401.16102, for the two streams.
@@ -57,7 +59,6 @@ class LifetimeTask(Task):
         members: int = 5,
         noise: tuple[float, float] = (0.02, 0.05),
         depth_penalty: float = 0.0,
-        seed: int = 0,
         optimisation: Optimisation | None = None,
     ) -> None:
         super().__init__(optimisation)
@@ -66,19 +67,21 @@ class LifetimeTask(Task):
             "members": members,
             "noise": noise,
             "depth_penalty": depth_penalty,
-            "seed": seed,
             "optimisation": optimisation,
         }
-        self.make_network, self.members, self.noise, self.seed = network, members, noise, seed
-        self.depth_penalty = depth_penalty
+        self.make_network, self.members, self.noise, self.depth_penalty = network, members, noise, depth_penalty
 
     # ------------------------------------------------------------------------------------------ building
 
     def build(self, packing: CellPacking) -> LifetimeTask:  # type: ignore[override]
-        """Make the networks, and room for what is learnt of the training cells; returns self."""
+        """Make the networks, and room for what is learnt of the training cells; returns self.
+
+        Member `k` starts from the same weights in every fold, and from others with another ``seed_everything``.
+        """
         self.packing = packing
         folds = torch.arange(ALL, packing.folds + packing.batch_folds)
-        seeds = [self.seed + k for k in range(self.members)] * len(folds)
+        first = SEEDS * (torch.initial_seed() % 2**32)
+        seeds = [first + k for k in range(self.members)] * len(folds)
         self.network = NetworkEnsemble(lambda: self.make_network(*packing.shape), seeds)
         self.register_buffer("held_out", folds.repeat_interleave(self.members), persistent=False)
         # In the network, so that every weights file has them.
