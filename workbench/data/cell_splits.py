@@ -13,9 +13,6 @@ import xarray as xr
 
 from workbench.errors import InputError
 
-OUTLIER = "b2c1"
-"""The cell of MATR that scores leave out in ``test1x``: it lived 148 cycles (Severson et al. 2019)."""
-
 
 def by_label(record: xr.Dataset) -> dict[str, np.ndarray]:
     """The parts that the record itself names in ``split``: of MATR, ``train``, ``test1`` and ``test2``.
