@@ -184,7 +184,7 @@ def _dataset(values: dict[str, np.ndarray], cells: xr.Dataset, level: float) -> 
         "new_policy": {"long_name": "charging policy of no training cell", "flag_meanings": "known new", **flag},
     }
     data = {name: (CELL, array, attrs[name]) for name, array in values.items()}
-    kept = {"cycle_life", "policy", "part"} & set(cells.coords)
+    kept = {"cycle_life", "policy", "batch", "part"} & set(cells.coords)
     coords = {name: (CELL, _plain(cells[name].values), cells[name].attrs) for name in sorted(kept)}
     names = {"long_name": "cell", "cf_role": "timeseries_id"}
     return xr.Dataset(data, {CELL: (CELL, _plain(cells[CELL].values), names), **coords}, {"Conventions": "CF-1.11"})
