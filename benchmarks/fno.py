@@ -2,9 +2,10 @@
 
 The textbook network transforms with rfftn, multiplies each corner of the spectrum by an einsum into a full-size buffer
 of zeros and transforms back with irfftn. It holds the same weights, and its outputs and gradients are compared first.
-Where the package neuraloperator is installed, its FNO of the same modes, width and depth is timed too.
+Where the package neuraloperator is installed, its FNO of the same modes, width and depth is timed too. Times are wall
+seconds, with ``--device cuda`` until the GPU is done.
 
-    python benchmarks/fno.py [--quick]
+    python benchmarks/fno.py [--quick] [--device cuda]
 """
 
 import argparse
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from itertools import product
 
 import torch
+from _device import add_device, prepare, wall, where
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -51,7 +53,7 @@ class TextbookSpectralConv(nn.Module):
         """FFT, corners into a buffer of zeros, inverse FFT."""
         axes = tuple(range(2, x.ndim))
         spectrum = torch.fft.rfftn(x, dim=axes)
-        out = torch.zeros(len(x), self.corners[0].shape[1], *spectrum.shape[2:], dtype=spectrum.dtype)
+        out = torch.zeros(len(x), self.corners[0].shape[1], *spectrum.shape[2:]).to(spectrum)
         for signs, corner in zip(self.signs, self.corners, strict=True):
             region = self.region(signs)
             out[region] = torch.einsum("bi...,io...->bo...", spectrum[region], corner)
@@ -70,7 +72,7 @@ class TextbookFNO(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add the grid, lift, Fourier layers, project."""
         batch, space = len(x), x.shape[2:]
-        nodes = torch.meshgrid(*(torch.arange(n) / n for n in space), indexing="ij")
+        nodes = torch.meshgrid(*(torch.arange(n, device=x.device) / n for n in space), indexing="ij")
         x = torch.cat([x, torch.stack(nodes).expand(batch, *[-1] * (len(space) + 1))], dim=1)
         x = self.lift(x.flatten(2)).view(batch, -1, *space)
         for index, (spectral, local) in enumerate(zip(self.spectral, self.local, strict=True)):
@@ -137,10 +139,10 @@ def measure(models: dict[str, nn.Module], x: Tensor, seconds: float) -> dict[str
     while rounds < 3 or time.perf_counter() - start < seconds:
         for what, by_name in times.items():
             for name, durations in by_name.items():
-                began = time.perf_counter()
+                began = wall(x.device)
                 work[name][what]()
                 if rounds >= 0:  # the first round warms up
-                    durations.append(time.perf_counter() - began)
+                    durations.append(wall(x.device) - began)
         rounds += 1
     return times
 
@@ -149,18 +151,24 @@ def main() -> None:
     """Print one row a case and quantity, then the ratios as JSON."""
     parser = argparse.ArgumentParser(description="FNO against the textbook formulation")
     parser.add_argument("--quick", action="store_true", help="end within 45 s on two cores")
-    seconds = 1.5 if parser.parse_args().quick else 15.0
+    add_device(parser)
+    arguments = parser.parse_args()
+    compare(prepare(arguments.device), 1.5 if arguments.quick else 15.0)
+
+
+def compare(device: torch.device, seconds: float) -> None:
+    """Compare results and times, about so many seconds a row."""
     torch.manual_seed(0)
     ratios: dict[str, float] = {}
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; median milliseconds, interleaved")
+    print(f"torch {torch.__version__}, {where(device)}; median milliseconds, interleaved")
     print(f"{'case':18} {'quantity':14} {'who':15} {'median':>9} {'ratio to workbench':>19}")
     for grid, (batch, space, modes, width) in CASES.items():
-        models = networks(space, modes, width)
+        models = {name: model.to(device) for name, model in networks(space, modes, width).items()}
         layers = {"workbench": models["workbench"].sp_convs[0], "textbook": models["textbook"].spectral[0]}
         for part, group, channels in (("network", models, CHANNELS), ("layer", layers, width)):
             case = f"{grid} {part}"
             # inside a network the gradient goes on to the layer's input
-            x = torch.randn(batch, channels, *space, requires_grad=part == "layer")
+            x = torch.randn(batch, channels, *space, device=device, requires_grad=part == "layer")
             check_agreement(case, group, x)
             for what, times in measure(group, x, seconds).items():
                 for name, durations in times.items():

@@ -13,16 +13,18 @@ of one thread, medians over the rounds, in which all take turns. Rows:
 
 Samples per second count a cell once for every network that learns from it.
 
-    python benchmarks/fpnn.py [--quick]
+With ``--device cuda``, times are wall seconds until the GPU is done.
+
+    python benchmarks/fpnn.py [--quick] [--device cuda]
 """
 
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from _device import add_device, clock, prepare, where
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
@@ -78,7 +80,7 @@ def one_by_one(networks: list[FPNN], raw: Tensor, change: Tensor, target: Tensor
 
     def epoch() -> None:
         for network, optimiser in zip(networks, optimisers, strict=True):
-            for cells in torch.arange(CELLS).split(BATCH):
+            for cells in torch.arange(CELLS, device=raw.device).split(BATCH):
                 optimiser.zero_grad()
                 functional.smooth_l1_loss(network(raw[cells], change[cells]), target[cells]).backward()
                 optimiser.step()
@@ -98,7 +100,7 @@ def together(networks: list[FPNN], raw: Tensor, change: Tensor, target: Tensor) 
     of_all = vmap(losses, in_dims=(0, None, None, None), randomness="different")
 
     def epoch() -> None:
-        for cells in torch.arange(CELLS).split(BATCH):
+        for cells in torch.arange(CELLS, device=raw.device).split(BATCH):
             optimiser.zero_grad()
             of_all(weights, raw[cells], change[cells], target[cells]).sum().backward()
             optimiser.step()
@@ -147,14 +149,14 @@ def cases(cycles: int, members: int) -> dict[str, Epoch]:
     return found | ({"BatteryML": batteryml(members, target)} if cycles == 100 else {})
 
 
-def measure(epochs: dict[str, Epoch], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of an epoch of each, in turns; the first turn does not count."""
+def measure(epochs: dict[str, Epoch], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of an epoch of each, in turns; the first turn does not count."""
     times: dict[str, list[float]] = {name: [] for name in epochs}
     for _ in range(rounds + 1):
         for name, epoch in epochs.items():
-            began = time.process_time()
+            began = clock(device)
             epoch()
-            times[name].append(time.process_time() - began)
+            times[name].append(clock(device) - began)
     return {name: seconds[1:] for name, seconds in times.items()}
 
 
@@ -162,16 +164,27 @@ def main() -> None:
     """Print samples per second for each number of cycles, then the ratios as JSON."""
     parser = argparse.ArgumentParser(description="training of ensembles of FPNN")
     parser.add_argument("--quick", action="store_true", help="4 networks instead of 10, 1 round instead of 5")
-    quick = parser.parse_args().quick
+    add_device(parser)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
+    compare(prepare(arguments.device), *((4, 1) if arguments.quick else (10, 5)))
+
+
+def compare(device: torch.device, members: int, rounds: int) -> None:
+    """Compare results and times of ensembles of so many networks."""
     torch.manual_seed(0)
-    members, rounds = (4, 1) if quick else (10, 5)
     check_agreement(20)
-    print(f"torch {torch.__version__}, 1 thread, {members} networks, {CELLS} cells, {VARIABLES} x {POINTS} points")
-    print(f"{'cycles':>6} {'who':10} {'CPU s an epoch':>14} {'samples/s':>10} {'speed over plain':>16}")
+    print(
+        f"torch {torch.__version__}, {where(device)}, {members} networks, {CELLS} cells, {VARIABLES} x {POINTS} points"
+    )
+    print(
+        f"{'cycles':>6} {'who':10} {f'{device.type.upper()} s an epoch':>14} {'samples/s':>10} {'speed over plain':>16}"
+    )
     ratios = {}
     for cycles in (10, 100):
-        times = measure(cases(cycles, members), rounds)
+        with device:
+            epochs = cases(cycles, members)
+        times = measure(epochs, rounds, device)
         for name, seconds in times.items():
             quotients = [p / s for p, s in zip(times["plain"], seconds, strict=True)]
             ratios[f"{name}_{cycles}"] = statistics.median(quotients)

@@ -7,7 +7,10 @@ disturbs less than it does wall seconds; both are printed. Memory is the peak re
 makes one training step, less what it held before that step. With --keep all processes keep freed memory, as training
 with Workbench does; the usual formulation, whose temporaries are large, gains more from that.
 
-    python benchmarks/ifactformer.py [--quick] [--keep]
+With ``--device cuda``, times are wall seconds until the GPU is done, of all 10 iterations, and memory is what tensors
+take.
+
+    python benchmarks/ifactformer.py [--quick] [--keep] [--device cuda]
 """
 
 import argparse
@@ -21,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _device import add_device, added_on_gpu, clock, prepare, where
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
@@ -55,6 +59,11 @@ class ChannelsFirst(nn.Module):
         return self.plain(x.movedim(1, -1)[:, None]).movedim(-1, 1)
 
 
+def network_of(who: str, iterations: int, **options: str) -> nn.Module:
+    """Return ours or the plain one."""
+    return (ours if who == "workbench" else ChannelsFirst)(iterations, **options)
+
+
 def train(model: nn.Module, x: Tensor) -> Tensor:
     """Make the forward and backward pass of a training step; return the output."""
     model.zero_grad()
@@ -84,28 +93,30 @@ def check_agreement(models: dict[str, nn.Module], x: Tensor) -> None:
 
 
 def measure(models: dict[str, nn.Module], x: Tensor, rounds: int) -> Times:
-    """Let the networks take turns; return CPU and wall seconds of each turn."""
+    """Let the networks take turns; return seconds of the clock and of the wall of each turn."""
     work: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"forward": infer, "step": train}
     times: Times = {what: {name: [] for name in models} for what in work}
     for _ in range(rounds):
         for what, run in work.items():
             for name, model in models.items():
-                cpu, wall = time.process_time(), time.perf_counter()
+                own, wall = clock(x.device), time.perf_counter()
                 run(model, x)
-                times[what][name].append((time.process_time() - cpu, time.perf_counter() - wall))
+                times[what][name].append((clock(x.device) - own, time.perf_counter() - wall))
     return times
 
 
-def peak_of_a_step(who: str, iterations: int, keep: bool) -> float:
-    """Return MiB that one training step of a network adds to a fresh process."""
+def peak_of_a_step(who: str, iterations: int, keep: bool, device: torch.device) -> float:
+    """Return MiB that one training step of a network adds to a fresh process, or to the tensors on a GPU."""
+    if device.type == "cuda":
+        model, x = network_of(who, iterations).to(device), torch.randn(1, 3, *SPACE, device=device)
+        return added_on_gpu(lambda: train(model, x))
     command = [sys.executable, __file__, "--peak", who, "--iterations", str(iterations), *(["--keep"] if keep else [])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def print_peak(who: str, iterations: int) -> None:
     """Make one training step and print what the peak resident size grew by, in MiB."""
-    model: nn.Module = ours(iterations) if who == "workbench" else ChannelsFirst(iterations)
-    x = torch.randn(1, 3, *SPACE)
+    model, x = network_of(who, iterations), torch.randn(1, 3, *SPACE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     train(model, x)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
@@ -118,20 +129,21 @@ def arithmetic(iterations: int) -> float:
     return 2e-9 * nodes * iterations * (values + kernels + head)
 
 
-def ceiling() -> float:
+def ceiling(device: torch.device) -> float:
     """Return GFLOP/s of a matrix product of the shape that takes most of the time."""
     nodes = SPACE[0] * SPACE[1] * SPACE[2]
-    left, right, out = torch.randn(nodes, DIM_HEAD), torch.randn(DIM_HEAD, DIM), torch.empty(nodes, DIM)
+    with device:
+        left, right, out = torch.randn(nodes, DIM_HEAD), torch.randn(DIM_HEAD, DIM), torch.empty(nodes, DIM)
     durations = []
     for _ in range(20):
-        began = time.process_time()
+        began = clock(device)
         torch.mm(left, right, out=out)
-        durations.append(time.process_time() - began)
+        durations.append(clock(device) - began)
     return 2e-9 * nodes * DIM_HEAD * DIM / min(durations)
 
 
 def print_times(case: str, times: Times) -> dict[str, float]:
-    """Print a row for each quantity and network; return the ratios of CPU seconds, plain over ours."""
+    """Print a row for each quantity and network; return the ratios of seconds, plain over ours."""
     ratios = {}
     for what, by_name in times.items():
         for name, pairs in by_name.items():
@@ -159,36 +171,44 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep freed memory in the process, as in training")
     parser.add_argument("--peak", choices=("workbench", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--iterations", type=int, help=argparse.SUPPRESS)
+    add_device(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.keep:
         keep_freed_memory()
-    iterations = arguments.iterations or (4 if arguments.quick else 10)
+    device = prepare(arguments.device)
+    iterations = arguments.iterations or (4 if arguments.quick and device.type == "cpu" else 10)
     if arguments.peak:
         print_peak(arguments.peak, iterations)
-        return
-    x = torch.randn(1, 3, *SPACE)
+    else:
+        compare(device, iterations, arguments.quick, arguments.keep)
+
+
+def compare(device: torch.device, iterations: int, quick: bool, keep: bool) -> None:
+    """Compare results, times and memory."""
+    x = torch.randn(1, 3, *SPACE, device=device)
     print(
-        f"torch {torch.__version__}, 1 thread, {SPACE}, dim {DIM}, {HEADS} heads of {DIM_HEAD}, {iterations} iterations"
+        f"torch {torch.__version__}, {where(device)}, {SPACE}, dim {DIM}, {HEADS} heads of {DIM_HEAD}, "
+        f"{iterations} iterations"
     )
-    peak = {who: peak_of_a_step(who, iterations, arguments.keep) for who in ("workbench", "plain")}
-    models: dict[str, nn.Module] = {"workbench": ours(iterations), "plain": ChannelsFirst(iterations)}
+    peak = {who: peak_of_a_step(who, iterations, keep, device) for who in ("workbench", "plain")}
+    models = {who: network_of(who, iterations).to(device) for who in ("workbench", "plain")}
     check_agreement(models, x)
-    print(f"{'case':22} {'quantity':8} {'who':22} {'CPU s':>9} {'wall s':>9} {'CPU over workbench':>20}")
-    times = measure(models, x, rounds=2 if arguments.quick else 5)
+    unit = f"{device.type.upper()} s"
+    print(f"{'case':22} {'quantity':8} {'who':22} {unit:>9} {'wall s':>9} {'over workbench':>20}")
+    times = measure(models, x, rounds=2 if quick else 5)
     ratios = print_times("IFactFormer-m", times)
-    if not arguments.quick:
-        chained = {"workbench": ours(iterations, attention="chained")}
-        chained["plain"] = ChannelsFirst(iterations, attention="chained")
+    if not quick:
+        chained = {who: network_of(who, iterations, attention="chained").to(device) for who in models}
         measure(chained, x, rounds=1)
         print_times("IFactFormer-o", measure(chained, x, rounds=3))
-    others = {"workbench": models["workbench"], **peers()}
-    print_times("IFactFormer-m and FNOs", measure(others, x, rounds=1 if arguments.quick else 3))
+    others = {"workbench": models["workbench"], **{name: model.to(device) for name, model in peers().items()}}
+    print_times("IFactFormer-m and FNOs", measure(others, x, rounds=1 if quick else 3))
     memory = peak["workbench"] / peak["plain"]
     print(f"peak memory of a step: workbench {peak['workbench']:.0f} MiB, plain {peak['plain']:.0f} MiB, {memory:.3f}")
     best, work = min(cpu for cpu, _ in times["forward"]["workbench"]), arithmetic(iterations)
     reached = work / best
-    print(f"forward: {work:.1f} GFLOP at {reached:.0f} GFLOP/s; matrix products reach {ceiling():.0f} GFLOP/s")
+    print(f"forward: {work:.1f} GFLOP at {reached:.0f} GFLOP/s; matrix products reach {ceiling(device):.0f} GFLOP/s")
     keys = {"forward": ratios["forward plain"], "step": ratios["step plain"], "step_memory": memory}
     print(json.dumps({key: round(value, 3) for key, value in keys.items()}))
 

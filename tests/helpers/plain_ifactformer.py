@@ -193,7 +193,7 @@ class PlainIFactFormer(nn.Module):
     def forward(self, x):
         space = x.shape[2:5]
         # in single precision whatever the precision of the network, as published
-        nodes = [torch.linspace(0, a, n)[:, None].to(x.dtype) for a, n in zip(self.box, space, strict=True)]
+        nodes = [torch.linspace(0, a, n)[:, None].to(x) for a, n in zip(self.box, space, strict=True)]
         u = self.to_in(rearrange(x, "b t x y z c -> b c t (x y z)"))
         u = rearrange(u, "b c 1 (x y z) -> b x y z c", x=space[0], y=space[1])
         u = self.encoder(u, nodes)

@@ -121,7 +121,7 @@ class PlainPrithvi(nn.Module):
 
     def fourier(self, places):
         places = functional.avg_pool2d(places, self.patch)
-        wavenumbers = torch.arange(1, self.dim // 4 + 1, dtype=places.dtype).view(1, -1, 1, 1)
+        wavenumbers = torch.arange(1, self.dim // 4 + 1).to(places).view(1, -1, 1, 1)
         lat, lon = places[:, :1] * wavenumbers, places[:, 1:2] * wavenumbers
         return torch.cat([lat.sin(), lon.sin(), lat.cos(), lon.cos()], 1)
 
@@ -132,7 +132,7 @@ class PlainPrithvi(nn.Module):
     def draw(self, batch):
         windows, tokens = self.windows[0] * self.windows[1], self.tokens[0] * self.tokens[1]
         shape = (batch, windows) if self.masking == "global" else (batch, windows, tokens)
-        order = torch.rand(shape).argsort(-1)
+        order = torch.rand(shape, device=self.mask_token.device).argsort(-1)
         count = int(self.ratio * shape[-1])
         return order[..., :count], order[..., count:]
 
