@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -41,9 +42,14 @@ class Task(pl.LightningModule):
         self.train_loss.persistent(True)  # so that a run resumed inside an epoch logs the mean of the whole epoch
 
     def configure_model(self) -> None:
-        """Build the network from the data module's packing (Lightning calls this before training)."""
+        """Make the model, before Lightning trains it: on the CPU, so that every device starts from the same weights."""
         if self.packing is None:
-            self.build(self.trainer.datamodule.packing)  # type: ignore[attr-defined]
+            with torch.device("cpu"):
+                self.assemble(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def assemble(self, data: Any) -> None:
+        """Build the network from the data module's packing."""
+        self.build(data.packing)
 
     @abstractmethod
     def build(self, packing: Packing) -> Task:
@@ -52,6 +58,10 @@ class Task(pl.LightningModule):
     @abstractmethod
     def sample_losses(self, batch: dict[str, Tensor], training: bool) -> Float[Tensor, "b"]:
         """Loss per sample of a batch in physical units."""
+
+    def on_train_start(self) -> None:
+        """Move the mean that a checkpoint brought, and Lightning leaves where it was read, to where it goes on."""
+        self.train_loss.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         """Forget the mean of the epoch before, which a checkpoint at its end still holds."""

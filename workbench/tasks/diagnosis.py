@@ -68,12 +68,11 @@ class DiagnosisTask(Task):
 
     # ------------------------------------------------------------------------------------------ building
 
-    def configure_model(self) -> None:
-        """Build the network and fill its core (Lightning calls this before training)."""
-        if self.packing is None:
-            super().configure_model()
-            if self.pretrained is not None:
-                self.core().take(read_state(Path(self.pretrained)), self.pretrained)
+    def assemble(self, data: Any) -> None:
+        """Build the network and fill its core."""
+        super().assemble(data)
+        if self.pretrained is not None:
+            self.core().take(read_state(Path(self.pretrained)), self.pretrained)
 
     def build(self, packing: Packing) -> DiagnosisTask:
         """Make the network and normalisers for `packing`; returns self.

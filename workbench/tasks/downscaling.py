@@ -97,12 +97,11 @@ class DownscalingTask(DiagnosisTask):
         known = groups["static"].channels if "static" in groups else 0
         return self.make_network((seen, known), groups["state"].channels, (cells, packing.space))  # type: ignore[arg-type]
 
-    def configure_model(self) -> None:
-        """Build the network, and fit what of it is linear (Lightning calls this before training)."""
-        unbuilt = self.packing is None
-        super().configure_model()
-        if unbuilt and getattr(self.network, "linear", None) is not None and self.trainer.state.fn == "fit":
-            self.fit_linear(self.trainer.datamodule.loader("train", "none"))  # type: ignore[attr-defined]
+    def assemble(self, data: Any) -> None:
+        """Build the network, and fit what of it is linear."""
+        super().assemble(data)
+        if getattr(self.network, "linear", None) is not None and self.trainer.state.fn == "fit":
+            self.fit_linear(data.loader("train", "none"))
 
     def fit_linear(self, batches: Iterable[dict[str, Tensor]]) -> None:
         """Ridge regression of what interpolation leaves, at each point on the 3 x 3 cells round it and a constant.
@@ -124,7 +123,9 @@ class DownscalingTask(DiagnosisTask):
             count += len(x)
         if dist.is_available() and dist.is_initialized():
             for total in (square, cross):
-                dist.all_reduce(total)
+                there = total.to(self.trainer.strategy.root_device)
+                dist.all_reduce(there)
+                total.copy_(there)
             count *= dist.get_world_size()
         penalty = torch.full(square.shape[-1:], RIDGE * count, dtype=square.dtype)
         penalty[-1] = 0  # the constant

@@ -88,12 +88,10 @@ class ForecastTask(Task):
 
     # ------------------------------------------------------------------------------------------ building
 
-    def configure_model(self) -> None:
-        """Build the network from the data module's packing (Lightning calls this before training)."""
-        if self.packing is None:
-            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.check_data(data.config)
-            self.build(data.packing)
+    def assemble(self, data: Any) -> None:
+        """Build the network from the data module's packing, once its samples are such as the task can train on."""
+        self.check_data(data.config)
+        super().assemble(data)
 
     def check_data(self, config: DataConfig) -> None:
         """Refuse samples that the task cannot train on.

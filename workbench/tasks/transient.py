@@ -260,6 +260,7 @@ class TransientTask(ForecastTask):
         Raises:
             InputError: the trainer has no number of epochs.
         """
+        super().on_train_start()
         if self.epochs == 0:
             epochs = self.trainer.max_epochs
             if epochs is None or epochs < 1:

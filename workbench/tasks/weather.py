@@ -91,14 +91,13 @@ class WeatherTask(ForecastTask):
 
     # ------------------------------------------------------------------------------------------ building
 
-    def configure_model(self) -> None:
+    def assemble(self, data: Any) -> None:
         """Build the network, start it from `weights` where it is trained, and spread it over the devices."""
-        if self.packing is None:
-            super().configure_model()
-            if self.weights and self.trainer.training:
-                load_published(self.network, self.weights)
-            if self.device_mesh is not None:
-                shard(self.network, self.device_mesh["data_parallel"])
+        super().assemble(data)
+        if self.weights and self.trainer.training:
+            load_published(self.network, self.weights)
+        if self.device_mesh is not None:
+            shard(self.network, self.device_mesh["data_parallel"])
 
     def check_data(self, config: DataConfig) -> None:
         """Refuse samples whose later steps the network cannot be told the times of.
