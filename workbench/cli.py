@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import sys
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Idle OpenMP threads must sleep, not spin: beside reading threads or other users of the machine, a training step
     # of an FNO on two cores took 3.9 s with spinning threads and 0.15 s with sleeping ones.
     os.environ.setdefault("GOMP_SPINCOUNT", "100")
+    if sys.__stderr__ and not faulthandler.is_enabled():  # logs of jobs name the place where a library has crashed
+        faulthandler.enable(sys.__stderr__)
     # An experiment may name a network of its own folder; searched last, so that nothing there shadows a package.
     sys.path.append(os.getcwd())
     words = list(sys.argv[1:] if argv is None else argv)

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning_fabric.utilities import cloud_io
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
@@ -37,7 +39,8 @@ from workbench.errors import InputError
 from workbench.exit_status import REQUEUE
 from workbench.experiment import SECTIONS, Experiment
 from workbench.lifetime_experiment import LIFETIME_SECTIONS, LifetimeExperiment
-from workbench.tasks.callbacks import ContinueEpoch, RankState, Summary, WholeSteps
+from workbench.models.parts import PARTS, remove_parts, whole
+from workbench.tasks.callbacks import ContinueEpoch, EpochLines, RankState, Summary, WholeSteps
 from workbench.tasks.sharding import ShardedBlocks
 from workbench.weights import card_of
 
@@ -52,12 +55,18 @@ class AtomicCheckpoints(TorchCheckpointIO):
         temporary = path.with_name(f".{path.name}.partial")
         torch.save(checkpoint, temporary)
         os.replace(temporary, path)
+        remove_parts(path, but=checkpoint.get(PARTS, ""))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint with what lies beside it."""
+        super().remove_checkpoint(path)
+        remove_parts(Path(path))
 
     def load_checkpoint(
         self, path: Any, map_location: Callable | None = lambda storage, loc: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load tensors and plain types only, whatever the caller asks."""
-        return super().load_checkpoint(path, map_location, weights_only=True)
+        """Load tensors and plain types only, whatever the caller asks; parts of ranks are put together."""
+        return whole(Path(path), super().load_checkpoint(path, map_location, weights_only=True))
 
 
 class _AppendingWriter(_ExperimentWriter):
@@ -122,6 +131,10 @@ class TrainingCLI(LightningCLI):
 
     sections = SECTIONS
 
+    def __init__(self, verb: str, **kwargs: Any) -> None:
+        self.verb = verb
+        super().__init__(**kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Accept (and show in --help and --print_config) the sections that other verbs read."""
         for name, cls in self.sections.items():
@@ -136,16 +149,19 @@ class TrainingCLI(LightningCLI):
         log = RunLog(save_dir=run_dir, name="", version="", flush_logs_every_n_steps=1)
         if trainer.get("strategy") == "fsdp":
             kwargs["strategy"] = ShardedBlocks()
+        callbacks = _listed(trainer.get("callbacks"))
+        wanted = trainer.get("enable_progress_bar") is not False and not sys.stdout.isatty()
+        if wanted and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            kwargs["callbacks"] = [*callbacks, EpochLines()]
         plugins.append(AtomicCheckpoints())
         if job.under_slurm() and not job.under_torchrun():
             plugins.append(SLURMEnvironment(auto_requeue=False))  # its own saves inside of a step
         return super().instantiate_trainer(logger=[log, *loggers], plugins=plugins, **kwargs)
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The verbs that train or score one step; `predict` and `rollout` need no trainer."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one verb that runs: a parser for each of Lightning's takes a second."""
         skipped = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "weights_only"}
-        return {verb: set(skipped) for verb in ("fit", "validate", "test")}
+        return {self.verb: skipped}
 
 
 class LifetimeTrainingCLI(TrainingCLI):
@@ -205,6 +221,7 @@ def run(verb: str, experiment: Experiment | LifetimeExperiment, arguments: list[
         InputError: another rank has ended.
     """
     quieten()
+    know_storage_by_name()
     keep_freed_memory()
     try:
         with naming_lost_ranks():
@@ -217,6 +234,7 @@ def run(verb: str, experiment: Experiment | LifetimeExperiment, arguments: list[
 def _train(verb: str, experiment: Experiment | LifetimeExperiment, arguments: list[str]) -> None:
     lifetimes = isinstance(experiment, LifetimeExperiment)
     (LifetimeTrainingCLI if lifetimes else TrainingCLI)(
+        verb,
         model_class=pl.LightningModule,
         datamodule_class=CellDataModule if lifetimes else RecordDataModule,
         subclass_mode_model=True,
@@ -245,6 +263,11 @@ def naming_lost_ranks() -> Iterator[None]:
             "another rank of this training has ended, so this one cannot go on; what the other one printed says why. "
             f"Continue from the last checkpoint with: workbench fit --resume ({str(error).splitlines()[0]:.200})"
         ) from error
+
+
+def know_storage_by_name() -> None:
+    """Keep Lightning from importing gcsfs, s3fs and adlfs, a second and more, to see that a folder is not of theirs."""
+    cloud_io._is_object_storage = lambda fs: type(fs).__module__.partition(".")[0] in ("adlfs", "gcsfs", "s3fs")
 
 
 def quieten() -> None:

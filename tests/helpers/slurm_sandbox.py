@@ -27,6 +27,8 @@ NODES = ("node1", "node2")
 CPUS = 4
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
+PATIENCE = 120
+"""Seconds that the installation of packages may take."""
 
 # The options that are not defaults: jobs are tied to no cgroups, a requeued job starts again after seconds (the
 # credential of its first run has to expire before), and MASTER_ADDR of a training is the name of its first node.
@@ -91,12 +93,14 @@ def start() -> None:
 
 def stop() -> None:
     """End all daemons that `start` has started, and remove their folder."""
-    for name in ("slurmctld", *(f"slurmd.{node}" for node in NODES), "munge/munged"):
+    daemons = ("slurmctld", *(f"slurmd.{node}" for node in NODES), "munge/munged")
+    for name in daemons:
         pid = _pid(name)
         if pid:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            _wait(lambda name=name: not _pid(name), 20, f"the end of {name}")
+    for name in daemons:
+        _wait(lambda name=name: not _pid(name), 20, f"the end of {name}")
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
@@ -135,7 +139,8 @@ def _one_at_a_time():
 def _require() -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing and os.environ.get("WORKBENCH_SLURM") == "install" and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install()
+        with _one_at_a_time():
+            _install_once()
         missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         raise Unavailable(
@@ -145,18 +150,38 @@ def _require() -> None:
         raise Unavailable(f"the daemons of SLURM need root, this is {getpass.getuser()}")
 
 
+def _install_once() -> None:
+    """Install what is missing, unless another process of these tests has just done so, or failed to."""
+    failed = FOLDER.with_suffix(".failed")
+    if failed.exists() and time.time() - failed.stat().st_mtime < 600:
+        raise Unavailable(failed.read_text())
+    if all(map(shutil.which, PROGRAMS)):
+        return
+    try:
+        _install()
+    except Unavailable as reason:
+        failed.write_text(str(reason))
+        raise
+
+
 def _install() -> None:
+    """Ask for the packages for `PATIENCE` seconds at most: where no network answers, apt-get tries for long."""
     policy = Path("/usr/sbin/policy-rc.d")  # keeps packages from starting services of their own
     ours = not policy.exists()
     if ours:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    end = time.monotonic() + PATIENCE
+    apt = ["apt-get", "-qq", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10"]
     try:
         for words in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-            done = subprocess.run(["apt-get", "-qq", *words], env=environment, capture_output=True, text=True)
+            left = max(1.0, end - time.monotonic())
+            done = subprocess.run([*apt, *words], env=environment, capture_output=True, text=True, timeout=left)
             if done.returncode:
                 raise Unavailable(f"apt-get {words[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"packages could not be installed within {PATIENCE} s") from error
     finally:
         if ours:
             policy.unlink()

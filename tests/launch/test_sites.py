@@ -59,9 +59,9 @@ def test_packaged_profiles_say_whether_they_were_run():
 
 
 def test_times():
-    assert [seconds(t) for t in ("10:00", "1:00:00", "1-02:00:00")] == [600, 3600, 93600]
+    assert [seconds(t) for t in ("10:00", "90:00", "1:00:00", "1-02:00:00")] == [600, 5400, 3600, 93600]
     assert walltime("1-02:00:05") == "26:00:05"
-    for wrong in ("3h", "90", "1:2:3:4", ""):
+    for wrong in ("3h", "90", "1:2:3:4", "1:60:00", "10:60", ""):
         with pytest.raises(InputError, match="is no walltime"):
             seconds(wrong)
 

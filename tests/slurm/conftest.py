@@ -19,5 +19,5 @@ def slurm():
     try:
         with slurm_sandbox.used():
             yield
-    except slurm_sandbox.Unavailable as reason:
+    except (slurm_sandbox.Unavailable, OSError) as reason:
         pytest.skip(f"no SLURM: {reason}")

@@ -37,7 +37,11 @@ class LostRanks(pl.Callback):
         self.watch.start()
 
     def lost(self, verdict: str, first: bool) -> None:
-        """Say who is lost, and how to go on."""
+        """Say who is lost, and how to go on.
+
+        A node that has failed brings the job back into the queue of SLURM, before the others end and the job with them:
+        SLURM itself would notice only after minutes. Not where no batch had begun: that may happen again and again.
+        """
         print(
             f"workbench fit: {verdict}; this training cannot go on without it. Continue from the last checkpoint with: "
             "workbench fit --resume",
@@ -45,6 +49,8 @@ class LostRanks(pl.Callback):
         )
         if first and self.run_dir.exists():
             job.note(self.run_dir, "lost", reason=verdict)
+        if first and self.watch and self.watch.silent and self.watch.at and job.under_slurm():
+            print(f"scontrol requeue: {job.requeue() or 'back in the queue'}", flush=True)
 
     def _step(self) -> None:
         if self.watch:

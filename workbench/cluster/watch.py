@@ -80,6 +80,7 @@ class Watch(ABC):
 
     Attributes:
         at: how far this rank is: a number that grows whenever it does something.
+        silent: whether the rank that was lost has given no sign of life, as one whose node has failed.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Watch(ABC):
     ) -> None:
         self.nodes, self.lost, self.patience, self.stall = nodes, lost, patience, stall
         self.at = 0
-        self.left = False
+        self.left = self.silent = False
 
     def start(self) -> None:
         """Begin to watch."""
@@ -101,13 +102,13 @@ class Watch(ABC):
     def leave(self, reason: str = "") -> None:
         """Say that this rank ends, and with which error if it is one: the others then end, too."""
 
-    def _end(self, verdict: str, after: float = 0.0) -> None:
-        """End this process some seconds from now, whatever its other threads wait for."""
+    def _end(self, verdict: str, tell: Callable[[str], None] = lambda _: None) -> None:
+        """End this process, whatever its other threads wait for, and tell others before."""
         if not self.left:
             self.lost(verdict)
+            tell(verdict)
             sys.stdout.flush()
             sys.stderr.flush()
-            time.sleep(after)
             os._exit(LOST_RANK)
 
     def _named(self, rank: int, what: str) -> str:
@@ -153,8 +154,7 @@ class Hub(Watch):
                     sent = now
                 verdict = verdict or self._silent(now) or self._stalled(now)
                 if verdict:
-                    self._tell(lost=verdict)
-                    self._end(verdict, after=DELIVERY)
+                    self._end(verdict, self._end_others)
 
     def _hear(self, line: Line, selector: selectors.BaseSelector) -> str:
         """Take in what a rank says; returns what is wrong with it."""
@@ -189,6 +189,10 @@ class Hub(Watch):
         line.socket.close()
         del self._heard[rank], self._reached[rank]
 
+    def _end_others(self, verdict: str) -> None:
+        self._tell(lost=verdict)
+        time.sleep(DELIVERY)
+
     def _tell(self, **message: Any) -> None:
         for line in list(self._lines.values()):
             line.send(**message)
@@ -196,6 +200,7 @@ class Hub(Watch):
     def _silent(self, now: float) -> str:
         for rank, heard in self._heard.items():
             if now - heard > self.patience:
+                self.silent = True
                 return self._named(rank, f"has given no sign of life for {self.patience:.0f} s")
         return ""
 
@@ -214,8 +219,7 @@ class Hub(Watch):
         if reason:
             time.sleep(GRACE)
             self.left = True
-            self._tell(lost=self._named(0, f"has ended with {reason}"))
-            time.sleep(DELIVERY)
+            self._end_others(self._named(0, f"has ended with {reason}"))
         else:
             wait_until(lambda: not self._heard)
             self.left = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -88,40 +87,20 @@ def step_seconds(run_dir: Path, options: Namespace, rest: list[str], ranks: int,
         *(["--trainer.strategy=ddp"] if ranks > 1 else []),
     ]
     print(f"{ranks} ranks with {batch} samples each ...", file=sys.stderr, flush=True)
-    run_ranks([sys.executable, "-m", "workbench", *words], ranks, run_dir.with_suffix(".log"))
+    log = run_dir.with_suffix(".log")
+    with open(log, "w") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench", *words],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    if done.returncode:
+        last = (log.read_text().strip().splitlines() or [""])[-1]
+        raise InputError(f"a training on {ranks} ranks ended with status {done.returncode}: {last} ({log} has all)")
     with open(run_dir / "throughput.csv", newline="") as file:
         times = [float(row["step_seconds"]) for row in csv.DictReader(file)]
     return statistics.median(times[len(times) // 3 :])
-
-
-def run_ranks(command: list[str], ranks: int, log: Path) -> None:
-    """Run a command on some ranks of this machine.
-
-    Raises:
-        InputError: one fails.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if ranks > 1:
-        environment |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": str(ranks),
-            "NODE_RANK": "0",
-        }
-    with open(log, "w") as out:
-        processes = [
-            subprocess.Popen(
-                command, stdout=out, stderr=out, env={**environment, **({"LOCAL_RANK": str(r)} if ranks > 1 else {})}
-            )
-            for r in range(ranks)
-        ]
-        statuses = [process.wait() for process in processes]
-    if any(statuses):
-        last = (log.read_text().strip().splitlines() or [""])[-1]
-        raise InputError(f"a training on {ranks} ranks ended with status {max(statuses)}: {last} ({log} has all)")
 
 
 def gradient_bytes(checkpoint: Path) -> float:

@@ -16,7 +16,7 @@ from workbench.launch.chain import STAGES, Job, Request, chain
 from workbench.launch.dask import add_option
 from workbench.launch.ledger import Entry, Ledger, states
 from workbench.launch.preflight import problems
-from workbench.launch.scheduler import submission, submit
+from workbench.launch.scheduler import refusal, submission, submit
 from workbench.launch.script import Paths, render
 from workbench.launch.site import Site, default_site, read_site, site_names
 from workbench.lifetime_experiment import LifetimeExperiment, either
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> int:
     if options.dry_run:
         _print(jobs, scripts, site, paths)
     wrong = problems(experiment, jobs, site, options.account) + _findings(experiment)
+    wrong = wrong or _refusals(jobs, scripts, site)
     if wrong:
         raise InputError(f"nothing can be submitted to {site.title}:\n  " + "\n  ".join(wrong))
     if site.documentation and not site.tested:
@@ -99,6 +100,12 @@ def _findings(experiment: experiments.Experiment | LifetimeExperiment) -> list[s
         return []
     found = check(experiment, batch=False)
     return [f"{finding.what}; {finding.repair}" for finding in found if finding.level == "error"]
+
+
+def _refusals(jobs: Sequence[Job], scripts: Sequence[str], site: Site) -> list[str]:
+    """The first job that the scheduler would not take, or would leave in the queue for ever."""
+    said = ((job.name, refusal(site.scheduler, script)) for job, script in zip(jobs, scripts, strict=True))
+    return next(([f"{name}: {words}"] for name, words in said if words), [])
 
 
 def _print(jobs: Sequence[Job], scripts: Sequence[str], site: Site, paths: Paths) -> None:

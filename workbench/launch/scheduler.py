@@ -34,6 +34,14 @@ def submission(scheduler: str, script: Path, after: str | None) -> list[str]:
     return ["qsub", *(["-W", f"depend=afterok:{after}"] if after else []), str(script)]
 
 
+def refusal(scheduler: str, script: str) -> str:
+    """What SLURM has against a script, in its own words; empty where it would take it, or cannot be asked."""
+    if scheduler != "slurm" or shutil.which("sbatch") is None:
+        return ""
+    done = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True)
+    return " ".join(done.stderr.split()) if done.returncode else ""
+
+
 def submit(scheduler: str, script: Path, after: str | None) -> str:
     """Submit a script; returns the job's number.
 

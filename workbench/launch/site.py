@@ -140,8 +140,8 @@ def seconds(text: str) -> int:
     Raises:
         InputError: the text is not of that form.
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)", text)
-    if not found:
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):([0-5]\d)", text)
+    if not found or (found[2] and int(found[3]) > 59):
         raise InputError(f"'{text}' is no walltime: expected HH:MM:SS or D-HH:MM:SS")
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest

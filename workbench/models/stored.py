@@ -10,6 +10,7 @@ from torch import nn
 
 from workbench.errors import InputError
 from workbench.header import look_into
+from workbench.models.parts import whole
 
 PREFIX = "network."
 """Of a network's tensors among those of its task, in what Workbench writes."""
@@ -42,6 +43,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         state = load_file(path)
     else:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = whole(path, content, weights_only=True)
         state = next((content[key] for key in ("state_dict", "model_state") if key in content), content)
     of_task = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     return of_task or state

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from torchmetrics import Metric
 
 
@@ -182,6 +182,29 @@ class ContinueEpoch(pl.Callback):
         if before not in (None, self.steps):
             for config in trainer.lr_scheduler_configs:
                 config.scheduler.last_epoch = round(config.scheduler.last_epoch * self.steps / before)
+
+
+class EpochLines(ProgressBar):
+    """What a progress bar shows, in one line an epoch: for logs, where a bar would break into hundreds of lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = True
+
+    def enable(self) -> None:
+        """Print."""
+        self.shown = True
+
+    def disable(self) -> None:
+        """Print nothing, as on all ranks but the first."""
+        self.shown = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the line."""
+        if self.shown:
+            metrics = ", ".join(f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
+            last = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+            print(f"epoch {trainer.current_epoch + 1}{last}: {metrics}", flush=True)
 
 
 class Summary(pl.Callback):
