@@ -19,7 +19,6 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from project import run
 
 from workbench import cli, experiment
 from workbench.data import recipe
@@ -185,13 +184,15 @@ def test_a_network_of_your_own_for_nodes_and_elements_steps_as_a_rollout_does(mo
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory) -> Path:
+def lake(server, tmp_path_factory) -> Path:
     """The how-tos followed: your own record, and your own network on it."""
     folder = tmp_path_factory.mktemp("lake")
     for file in ("lake.py", "lake.yaml", "dilated.py", "dilated.yaml"):
         shutil.copy(EXAMPLES / file, folder)
     subprocess.run([sys.executable, "lake.py"], cwd=folder, check=True)
-    run(folder, "pipeline", "-c", "lake.yaml", "-c", "dilated.yaml", "--trainer.max_epochs=2")
+    words = ("pipeline", "-c", "lake.yaml", "-c", "dilated.yaml", "--trainer.max_epochs=2")
+    (status,), (out,), _ = server.run(folder, *words, WORKBENCH_DATA=str(folder / "data"))
+    assert status == 0, out
     return folder
 
 

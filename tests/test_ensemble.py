@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
         {"u": (("time", "y", "x"), rng.normal(size=(80, 6, 8)).astype("f4"), {"units": "m"})},
         {"time": ("time", np.arange(80.0), {"units": "s"}), "y": np.arange(6.0), "x": np.arange(8.0)},
     )
-    write_record(record, folder / "record.zarr")
+    write_record(record, folder / "record.zarr", chunks={"time": 10})
     config = {
         "data": {"record": str(folder / "record.zarr"), "state": ["u"]},
         "rollout": {"steps": 4, "starts": 3, "batch_size": 2, "block": 3},

@@ -2,9 +2,6 @@ import functools
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pandas as pd
@@ -54,7 +51,7 @@ def make_record(path, trajectories=2, calendar=False) -> xr.Dataset:
     )
     if trajectories == 1:
         record = record.isel(trajectory=0, drop=True)
-    return open_record(str(write_record(record, path / "record.zarr")))
+    return open_record(str(write_record(record, path / "record.zarr", chunks={"time": 10})))
 
 
 def make_task(record, gain=0.1, **config) -> ForecastTask:
@@ -206,20 +203,19 @@ def test_the_generator_keeps_no_history(tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 4])
-def test_a_killed_rollout_goes_on_bit_for_bit(tmp_path, after):
+def test_a_killed_rollout_goes_on_bit_for_bit(server, tmp_path, after):
     """SIGKILL after some blocks; the second process must not compute them again and must end with equal bytes."""
     record = make_record(tmp_path)
     task = make_task(record)
     whole = write_rollout(task, plan_of(record), tmp_path / "whole.zarr").path
-    script = textwrap.dedent(
-        f"""
+    script = f"""
         import os, signal, sys
         from pathlib import Path
         sys.path.insert(0, {str(os.path.dirname(__file__))!r})
         import test_rollout as t
         from workbench import rollout as module
         from workbench.data.store import open_record
-        record = open_record({str(tmp_path / "record.zarr")!r})
+        record = open_record("record.zarr")
         task = t.make_task(record)
         count = 0
         save = module._Position.save
@@ -229,20 +225,19 @@ def test_a_killed_rollout_goes_on_bit_for_bit(tmp_path, after):
             count += 1
             if count == {after} and "die" in sys.argv: os.kill(os.getpid(), signal.SIGKILL)
         module._Position.save = dying
-        module.write_rollout(task, t.plan_of(record), Path({str(tmp_path)!r}) / "out.zarr")
+        module.write_rollout(task, t.plan_of(record), Path("done") / "out.zarr")
         print(count)
         """
-    )
-    killed = subprocess.run([sys.executable, "-c", script, "die"], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (tmp_path / "out.zarr").exists()
-    again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert int(again.stdout) == 4 * 3 - after
-    a, b = (xr.open_zarr(tmp_path / n) for n in (whole.name, "out.zarr"))
+    status, out = server.script(tmp_path, script, "die")
+    assert status == -signal.SIGKILL, out
+    assert not (tmp_path / "done" / "out.zarr").exists()
+    status, out = server.script(tmp_path, script)
+    assert status == 0, out
+    assert int(out) == 4 * 3 - after
+    a, b = (xr.open_zarr(tmp_path / n) for n in (whole.name, "done/out.zarr"))
     for name in "uv":
         assert a[name].values.tobytes() == b[name].values.tobytes()
-    assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.zarr", "out.zarr.manifest.json"]
+    assert sorted(p.name for p in (tmp_path / "done").iterdir()) == ["out.zarr", "out.zarr.manifest.json"]
 
 
 @pytest.mark.parametrize("shares", [2, 5])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -356,10 +357,9 @@ def build(cls: type, values: Any, where: str) -> Any:
     Raises:
         InputError: a value is of the wrong type or a required one is missing.
     """
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, where)
+    parser = _parser(cls, where)
     try:
         parsed = parser.parse_object({where: values or {}})
         return parser.instantiate_classes(parsed if isinstance(parsed, Namespace) else Namespace())[where]
@@ -370,6 +370,16 @@ def build(cls: type, values: Any, where: str) -> Any:
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
         raise cause or InputError(f"the section '{where}' has a wrong value: {_short(error)}") from error
+
+
+@lru_cache
+def _parser(cls: type, where: str) -> Any:
+    """What reads a section; to make it takes ten times as long as to use it."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, where)
+    return parser
 
 
 def _short(error: Exception) -> str:

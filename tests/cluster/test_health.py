@@ -5,25 +5,26 @@ import re
 
 import pytest
 import torch
-from ranks import Server
 from trainings import Trainings
 
 from workbench.cluster.job import node
 from workbench.cluster.stragglers import WINDOW, behind
 from workbench.cluster.throughput import covered
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory):
-    with Server() as server:
-        yield Trainings(tmp_path_factory.mktemp("health"), server)
+def trainings(server, tmp_path_factory):
+    return Trainings(tmp_path_factory.mktemp("health"), server)
 
 
 def test_a_rank_that_becomes_slow_is_named_with_its_node(trainings):
+    """On clocks that nothing else moves."""
     late = 12
     statuses, out, _ = trainings.run(
         "slow", "--trainer.max_epochs=12", "--trainer.check_val_every_n_epoch=12", ranks=2, accumulate=1,
-        due="every_n_train_steps: 1000", LAG=f"[1, {late}, 0.15]",
+        due="every_n_train_steps: 1000", LAG=f"[1, {late}, 0.16]",
     )  # fmt: skip
     assert statuses == [0, 0], out
     found = re.search(rf"rank 1 on node {node()} holds up the others: it takes ([\d.]+).* \(step (\d+)\)", out[0])
@@ -32,10 +33,10 @@ def test_a_rank_that_becomes_slow_is_named_with_its_node(trainings):
     with open(trainings.folder / "slow" / "throughput.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     last = rows[-1]
-    assert last["ranks"] == "2" and float(last["step_seconds"]) > 0.15
+    assert last["ranks"] == "2" and float(last["step_seconds"]) == pytest.approx(0.16)
     per_step = float(last["samples_per_second"]) * float(last["step_seconds"])
     assert 10 < per_step < 18, "14 or so samples on both ranks together"
-    assert 0 < float(last["communication"]) < 1 and 0 <= float(last["waiting"]) < 0.2
+    assert 0 < float(last["communication"]) < 1 and float(last["waiting"]) == 0
 
 
 def test_who_is_behind():

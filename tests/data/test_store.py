@@ -1,8 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -147,11 +144,10 @@ def test_a_second_writer_is_refused(record, tmp_path):
     filling.close()
 
 
-def test_a_killed_build_goes_on_and_ends_equal(record, tmp_path):
+def test_a_killed_build_goes_on_and_ends_equal(server, record, tmp_path):
     """SIGKILL after some regions: the next writer keeps them, writes the rest, and the store is the same."""
     record.to_netcdf(tmp_path / "record.nc")
-    script = textwrap.dedent(
-        f"""
+    script = f"""
         import os, signal, sys, xarray as xr
         from workbench.data.writer import StoreWriter
         record = xr.open_dataset({str(tmp_path / "record.nc")!r})
@@ -165,13 +161,12 @@ def test_a_killed_build_goes_on_and_ends_equal(record, tmp_path):
             if t == 1 and "die" in sys.argv: os.kill(os.getpid(), signal.SIGKILL)
         writer.finish(); writer.close()
         """
-    )
-    killed = subprocess.run([sys.executable, "-c", script, "die"], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    status, out = server.script(tmp_path, script, "die")
+    assert status == -signal.SIGKILL, out
     assert not (tmp_path / "a.zarr").exists()
-    again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.strip() == "['0', '1']"
+    status, out = server.script(tmp_path, script)
+    assert status == 0, out
+    assert out.strip() == "['0', '1']"
     np.testing.assert_array_equal(store.open_record(str(tmp_path / "a.zarr")).t2m.values, record.t2m.values)
     assert os.listdir(tmp_path / "a.zarr")
     assert list(integrity.damaged_chunks(str(tmp_path / "a.zarr"))) == []

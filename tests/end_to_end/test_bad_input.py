@@ -1,8 +1,7 @@
-"""Every kind of bad input gives one clear error, in under two seconds of the command's own time."""
+"""Every kind of bad input gives one clear error."""
 
 import pickle
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -13,16 +12,16 @@ from project import waves
 from workbench.data.writer import write_record
 from workbench.locks import take_lock
 
+pytestmark = pytest.mark.long
 
-def refuse(folder, *words, within=2.0):
-    began = time.perf_counter()
+
+def refuse(folder, *words):
     done = run(folder, *words, ok=False)
-    elapsed = time.perf_counter() - began
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, done.stderr
-    return lines[0], elapsed
+    return lines[0]
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_settings(trained, case):
     words, message = CASES[case]
-    found, elapsed = refuse(trained, "fit", "-c", "waves.yaml", "--run-dir", "runs/other", *words)
+    found = refuse(trained, "fit", "-c", "waves.yaml", "--run-dir", "runs/other", *words)
     assert message in found
     assert not (trained / "runs" / "other").exists()
 
@@ -52,7 +51,7 @@ def test_wrong_settings(trained, case):
 def test_two_trainings_in_one_place(trained):
     place = trained / "runs" / ".busy.lock"
     with take_lock(place):
-        found, _ = refuse(trained, "fit", "-c", "waves.yaml", "--run-dir", "runs/busy")
+        found = refuse(trained, "fit", "-c", "waves.yaml", "--run-dir", "runs/busy")
         assert "another process is training in" in found and "--run-dir" in found
         assert not (trained / "runs" / "busy").exists()
         place.unlink()
@@ -62,7 +61,7 @@ def test_two_trainings_in_one_place(trained):
 
 def test_time_that_is_not_uniform(folder):
     waves().isel(time=[0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]).to_netcdf(folder / "gap.nc")
-    found, _ = refuse(folder, "fit", "-c", "waves.yaml", "--run-dir", "runs/x", "--data.record=gap.nc")
+    found = refuse(folder, "fit", "-c", "waves.yaml", "--run-dir", "runs/x", "--data.record=gap.nc")
     assert "the time axis is not uniform: the step is 0.25 s, but 0.5 s between index 4 (1.0) and 5 (1.5)" in found
 
 
@@ -70,7 +69,7 @@ def test_missing_values(folder):
     record = waves()
     record.height[0, 0, 3, 4] = np.nan
     record.to_netcdf(folder / "nan.nc")
-    found, _ = refuse(folder, "fit", "-c", "waves.yaml", "--run-dir", "runs/x", "--data.record=nan.nc")
+    found = refuse(folder, "fit", "-c", "waves.yaml", "--run-dir", "runs/x", "--data.record=nan.nc")
     assert "'height' has missing (NaN) values in the train split, first at" in found and "data.missing: mask" in found
 
 
@@ -78,20 +77,20 @@ def test_a_corrupt_chunk_is_named(folder):
     path = write_record(waves(), folder / "waves.zarr")
     chunk = path / "height" / "c" / "0" / "0" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-20])
-    found, _ = refuse(folder, "fit", "-c", "waves.yaml", "--run-dir", "runs/x", "--data.record=waves.zarr")
+    found = refuse(folder, "fit", "-c", "waves.yaml", "--run-dir", "runs/x", "--data.record=waves.zarr")
     assert "variable 'height', chunk (0, 0, 0, 0)" in found and "waves.zarr" in found
 
 
 def test_a_checkpoint_of_another_model(folder):
     words = ["--resume", "--model.init_args.network.init_args.width=12"]
-    found, _ = refuse(folder, "fit", "-c", "waves.yaml", *words)
+    found = refuse(folder, "fit", "-c", "waves.yaml", *words)
     assert "holds another model: FNO(width=8), the experiment asks for FNO(width=12)" in found
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test"])
 def test_a_checkpoint_of_another_grid(folder, verb):
     waves().isel(x=slice(0, 8)).to_netcdf(folder / "half.nc")
-    found, _ = refuse(folder, verb, "-c", "waves.yaml", *["--resume"][: verb == "fit"], "--data.record=half.nc")
+    found = refuse(folder, verb, "-c", "waves.yaml", *["--resume"][: verb == "fit"], "--data.record=half.nc")
     assert ".ckpt: the record half.nc does not fit what the model was trained for: axis 'x' has 8 points" in found
     assert "expected 16. Use a record on the grid of training" in found
 
@@ -111,7 +110,7 @@ def test_a_foreign_pickle_is_refused_and_never_executed(folder, save):
         ["predict", "evil.ckpt", "waves.nc", "-o", "x.nc"],
         ["rollout", "-c", "waves.yaml", "--weights", "evil.ckpt"],
     ):
-        found, _ = refuse(folder, *words)
+        found = refuse(folder, *words)
         assert "refused" in found
     assert not (folder / "mark").exists()
 
@@ -121,20 +120,17 @@ def test_a_file_that_the_model_was_not_trained_for(folder):
     changed = waves()
     changed.height.attrs["units"] = "cm"
     changed.to_netcdf(folder / "cm.nc")
-    found, _ = refuse(folder, "predict", "m.safetensors", "cm.nc", "-o", "o.nc")
+    found = refuse(folder, "predict", "m.safetensors", "cm.nc", "-o", "o.nc")
     assert "variable 'height' is in 'cm', expected 'm'" in found and "Convert the units" in found
     waves().isel(time=slice(0, None, 2)).to_netcdf(folder / "slow.nc")
-    assert (
-        "the time step is 0.5 s, expected 0.25 s"
-        in refuse(folder, "predict", "m.safetensors", "slow.nc", "-o", "o.nc")[0]
+    assert "the time step is 0.5 s, expected 0.25 s" in refuse(
+        folder, "predict", "m.safetensors", "slow.nc", "-o", "o.nc"
     )
     waves().isel(x=slice(0, 8)).to_netcdf(folder / "half.nc")
-    assert (
-        "axis 'x' has 8 points, expected 16" in refuse(folder, "predict", "m.safetensors", "half.nc", "-o", "o.nc")[0]
-    )
+    assert "axis 'x' has 8 points, expected 16" in refuse(folder, "predict", "m.safetensors", "half.nc", "-o", "o.nc")
     assert not (folder / "o.nc").exists()
 
 
 def test_an_unknown_verb_and_no_experiment(folder):
-    assert "unknown verb 'fti': did you mean 'fit'?" in refuse(folder, "fti")[0]
-    assert "no experiment given" in refuse(folder, "evaluate")[0]
+    assert "unknown verb 'fti': did you mean 'fit'?" in refuse(folder, "fti")
+    assert "no experiment given" in refuse(folder, "evaluate")

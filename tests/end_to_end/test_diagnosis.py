@@ -12,6 +12,8 @@ from workbench.errors import InputError
 from workbench.evaluate import evaluate, evaluate_long_run
 from workbench.experiment import load
 
+pytestmark = pytest.mark.long
+
 CORE = {
     "class_path": "PrithviCore",
     "init_args": {"embed_dim": 16, "n_heads": 2, "n_blocks_encoder": 0, "mask_unit_size_px": [4, 4]},
@@ -70,12 +72,13 @@ def write(path, content):
 
 
 @pytest.fixture(scope="module")
-def downscaled(tmp_path_factory):
+def downscaled(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("downscaling")
     coast().to_netcdf(folder / "coast.nc")
     write(folder / "coast.yaml", DOWNSCALING)
-    done = run(folder, "pipeline", "-c", "coast.yaml")
-    return folder, done.stdout
+    (status,), (said,), _ = server.run(folder, "pipeline", "-c", "coast.yaml", WORKBENCH_DATA=str(folder / "data"))
+    assert status == 0, said
+    return folder, said
 
 
 def test_a_pipeline_downscales_scores_and_reports(downscaled):

@@ -15,6 +15,8 @@ from workbench.errors import InputError
 from workbench.evaluate import evaluate_lifetimes
 from workbench.lifetime_experiment import load_lifetimes
 
+pytestmark = pytest.mark.long
+
 QUICK = ["--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=2"]
 
 

@@ -2,10 +2,13 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 import xarray as xr
 import yaml
 from project import call as run
 from project import waves
+
+pytestmark = pytest.mark.long
 
 
 def test_the_pipeline_leaves_everything_a_run_consists_of(trained):

@@ -9,6 +9,8 @@ from trainings import Trainings, differences
 from workbench.data.store import open_record
 from workbench.data.writer import write_record
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def trainings(server, tmp_path_factory):

@@ -4,8 +4,11 @@ import json
 import signal
 
 import battery
+import pytest
 import torch
 from trainings import HELPERS, differences
+
+pytestmark = pytest.mark.long
 
 CALLBACKS = """
 trainer:
@@ -26,10 +29,10 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(server, tmp_path):
         (tmp_path / f"{run_dir}.yaml").write_text(CALLBACKS.replace("DIR", run_dir))
         words = ("fit", "-c", "cells.yaml", "-c", f"{run_dir}.yaml", "--run-dir", run_dir, "--trainer.max_epochs=4")
         environment = {"KILL": json.dumps(kill)} if kill else {}
-        statuses, out, _ = server.run(tmp_path, *words, ranks=1, timeout=140, **environment)
+        statuses, out, _ = server.run(tmp_path, *words, ranks=1, **environment)
         if kill:
             assert statuses == [-signal.SIGKILL], out
-            statuses, out, _ = server.run(tmp_path, *words, "--resume", ranks=1, timeout=140)
+            statuses, out, _ = server.run(tmp_path, *words, "--resume", ranks=1)
         assert statuses == [0], out
         ends[run_dir] = torch.load(tmp_path / run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     cards = [json.loads(end.pop("workbench")) for end in ends.values()]

@@ -8,6 +8,8 @@ from trainings import Trainings, differences
 from workbench.cluster.job import attempts
 from workbench.exit_status import REQUEUE
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def trainings(server, tmp_path_factory):
@@ -30,7 +32,7 @@ def test_told_to_stop_and_started_again_it_is_bitwise_the_undisturbed_run(
 ):
     """Whichever rank is told, all stop after the same batch; the last regular checkpoint is far away."""
     run_dir, far = f"told{ranks}{accumulate}at{batch}of{told}", "every_n_train_steps: 1000"
-    words = dict(ranks=ranks, accumulate=accumulate, due=far, PAUSE="0.3")
+    words = dict(ranks=ranks, accumulate=accumulate, due=far, PERIOD="0")
     statuses, out, _ = trainings.run(
         run_dir, "--resume-or-start", kill=[batch, "start", told, number], kill_all=False, **words
     )

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from trainings import Trainings
 
 from workbench.cluster.job import attempts, node
 from workbench.exit_status import LOST_RANK
+
+pytestmark = pytest.mark.long
 
 SAMPLES = list(range(56))
 
@@ -61,11 +62,8 @@ def test_an_epoch_goes_on_with_other_ranks(trainings, before, after, batch_size,
 
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_rank_waits_for_one_that_was_killed(trainings, rank):
-    statuses, out, seconds = trainings.run(
-        f"lost{rank}", ranks=2, accumulate=1, kill=[5, "backward", rank], kill_all=False
-    )
+    statuses, out, _ = trainings.run(f"lost{rank}", ranks=2, accumulate=1, kill=[5, "backward", rank], kill_all=False)
     assert statuses[rank] == -signal.SIGKILL and statuses[1 - rank] == LOST_RANK, out
-    assert seconds < 20
     assert f"rank {rank} on node {node()} has ended: it was killed" in out[1 - rank]
     assert attempts(trainings.folder / f"lost{rank}")[-1]["event"] == "lost"
     statuses, out, _ = trainings.run(f"lost{rank}", "--resume", ranks=2, accumulate=1)
@@ -75,10 +73,9 @@ def test_no_rank_waits_for_one_that_was_killed(trainings, rank):
 @pytest.mark.slow
 def test_an_error_of_one_rank_ends_all(trainings):
     """Its own error is printed, and the other rank says which one it has lost."""
-    statuses, out, seconds = trainings.run("error", ranks=2, accumulate=1, kill_all=False, FAIL="1")
+    statuses, out, _ = trainings.run("error", ranks=2, accumulate=1, kill_all=False, FAIL="1")
     assert sorted(statuses) != [0, 0] and None not in statuses, out
     assert "a failure of rank 1" in out[1] and "has ended with ValueError: a failure of rank 1" in out[0]
-    assert seconds < 20
 
 
 @pytest.mark.slow
@@ -88,9 +85,8 @@ def test_the_command_with_two_devices_ends_when_one_is_killed(trainings):
     environment = {**os.environ, "PYTHONPATH": str(trainings.folder), "KILL": '[5, "end", 1]', "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "workbench", "fit", "-c", str(trainings.folder / "files/never/waves.yaml")]
     command += ["--run-dir", "never", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    began = time.monotonic()
     done = subprocess.run(
         command, cwd=trainings.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode != 0 and time.monotonic() - began < 60
+    assert done.returncode != 0
     assert "rank 1 on node" in done.stderr or "terminated with code -9" in done.stderr

@@ -6,6 +6,8 @@ import signal
 import pytest
 from trainings import Trainings, differences
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def trainings(server, tmp_path_factory):

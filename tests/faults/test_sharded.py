@@ -17,6 +17,8 @@ from workbench.models.parts import whole
 from workbench.models.stored import read_state
 from workbench.weights import load
 
+pytestmark = pytest.mark.long
+
 CALLBACK = '''
 import json, os, signal, time
 import pytorch_lightning as pl

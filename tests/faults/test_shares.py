@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,12 +63,12 @@ def write(folder, number, dies=False):
     return missing, spent
 
 
-def processes(folder, numbers, killed=None):
+def processes(server, folder, numbers, killed=None):
+    """The statuses of the shares, and what they print."""
     code = WRITER.replace("HERE", repr(str(Path(__file__).parent)))
-    words = [sys.executable, "-c", code, json.dumps([str(folder), numbers, killed])]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
+    status, out = server.script(folder.parent, code, json.dumps([str(folder), numbers, killed]))
+    assert status == 0, out
+    return json.loads(out.splitlines()[-1]), out
 
 
 @pytest.fixture(scope="module")
@@ -91,25 +89,29 @@ def test_shares_divide_the_pieces():
             Share.parse(text)
 
 
-def test_processes_that_write_at_once_lose_nothing(tmp_path, whole):
-    statuses, errors = processes(tmp_path, [1, 2, 3, 4])
+def test_processes_that_write_at_once_lose_nothing(server, tmp_path, whole):
+    folder = tmp_path / "stores"
+    folder.mkdir()
+    statuses, errors = processes(server, folder, [1, 2, 3, 4])
     assert statuses == [0] * SHARES, errors
-    assert not (tmp_path / "a.zarr").exists(), "only a writer of the whole store gives it its name"
-    missing, spent = write(tmp_path, None)
+    assert not (folder / "a.zarr").exists(), "only a writer of the whole store gives it its name"
+    missing, spent = write(folder, None)
     assert missing == [] and spent == (0.5 * PIECES, 2 * PIECES)
-    assert integrity.checksums(tmp_path / "a.zarr") == whole
-    assert list(integrity.faults(str(tmp_path / "a.zarr"))) == []
-    left = [path.name for path in tmp_path.iterdir()]
+    assert integrity.checksums(folder / "a.zarr") == whole
+    assert list(integrity.faults(str(folder / "a.zarr"))) == []
+    left = [path.name for path in folder.iterdir()]
     assert sorted(left) == ["a.zarr", "a.zarr.manifest.json"]
 
 
-def test_a_killed_share_goes_on_and_one_that_never_ran_is_made_up_for(tmp_path, whole):
-    statuses, errors = processes(tmp_path, [1, 2, 3], killed=2)
+def test_a_killed_share_goes_on_and_one_that_never_ran_is_made_up_for(server, tmp_path, whole):
+    folder = tmp_path / "stores"
+    folder.mkdir()
+    statuses, errors = processes(server, folder, [1, 2, 3], killed=2)
     assert statuses == [0, -9, 0], errors
-    assert write(tmp_path, 2)[0] == list(Share(2, SHARES).of(range(PIECES)))[1:]
-    assert write(tmp_path, 2)[0] == []
-    assert write(tmp_path, None)[0] == list(Share(4, SHARES).of(range(PIECES)))
-    assert integrity.checksums(tmp_path / "a.zarr") == whole
+    assert write(folder, 2)[0] == list(Share(2, SHARES).of(range(PIECES)))[1:]
+    assert write(folder, 2)[0] == []
+    assert write(folder, None)[0] == list(Share(4, SHARES).of(range(PIECES)))
+    assert integrity.checksums(folder / "a.zarr") == whole
 
 
 def test_a_store_is_not_finished_under_a_running_share(tmp_path):

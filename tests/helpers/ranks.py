@@ -1,4 +1,4 @@
-"""Trainings of one or several ranks as processes that can be killed, without a new interpreter for each.
+"""Trainings of one or several ranks, and scripts, as processes that can be killed, without an interpreter for each.
 
 A server imports everything once and forks a process per rank: a run costs half a second where the command costs six.
 """
@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,9 +30,9 @@ class Server:
     def __exit__(self, *_):
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(30)
+        self._process.wait(100)
 
-    def run(self, folder, *words, ranks=1, kill_all=True, timeout=90, **environment):
+    def run(self, folder, *words, ranks=1, kill_all=True, timeout=200, **environment):
         """Run the command on some ranks.
 
         Args:
@@ -48,7 +49,15 @@ class Server:
         """
         if ranks > 1:
             words = [words[0], f"--trainer.devices={ranks}", "--trainer.strategy=ddp", *words[1:]]
-        request = [str(folder), words, ranks, kill_all, timeout, environment]
+        return self._ask(folder, words, ranks, kill_all, timeout, environment)
+
+    def script(self, folder, code, *arguments, timeout=200, **environment):
+        """Run a script of Python, most of whose imports are made already: its exit status, and what it printed."""
+        (status,), (out,), _ = self._ask(folder, arguments, 1, True, timeout, environment, textwrap.dedent(code))
+        return status, out
+
+    def _ask(self, folder, words, ranks, kill_all, timeout, environment, script=None):
+        request = [str(folder), words, ranks, kill_all, timeout, environment, script]
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         statuses, seconds = json.loads(self._process.stdout.readline())
@@ -58,8 +67,12 @@ class Server:
 def serve():
     from workbench import cli, training  # noqa: F401  imported once, for all processes to come
 
+    with suppress(ImportError):  # the extra 'remote', which Lightning looks for in every training
+        import gcsfs  # noqa: F401
+        import s3fs  # noqa: F401
+
     for line in sys.stdin:
-        folder, words, ranks, kill_all, timeout, environment = json.loads(line)
+        folder, words, ranks, kill_all, timeout, environment, script = json.loads(line)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -72,12 +85,12 @@ def serve():
                 os.environ.update(environment)
                 if ranks > 1:
                     os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0")
-                become(folder, words, rank)
+                become(folder, words, rank, script)
             pids.append(pid)
         print(json.dumps(attend(pids, kill_all, timeout)), flush=True)
 
 
-def become(folder, words, rank):
+def become(folder, words, rank, script):
     """Be one rank, to the end."""
     from workbench import cli
 
@@ -89,7 +102,12 @@ def become(folder, words, rank):
         os.dup2(out, number)
     status = 1
     try:
-        status = cli.main(words)
+        if script:
+            sys.argv = ["-c", *words]
+            exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+            status = 0
+        else:
+            status = cli.main(words)
     except BaseException:
         import traceback
 

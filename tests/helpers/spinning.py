@@ -4,7 +4,6 @@ Of a batch it takes the square root of its size times that, while the surrogate 
 """
 
 import functools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -81,29 +80,26 @@ class SpinningWaves(Waves):
 
 
 class Clock:
-    """Stands in for the module time: seconds pass only where they are spent, so that no load disturbs them."""
+    """Stands in for the module time: seconds pass where they are spent or waited, whatever the load."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.wall = self.cpu = 0.0
 
     def perf_counter(self) -> float:
-        return self.now
+        return self.wall
 
     def process_time(self) -> float:
-        return self.now
+        return self.cpu
 
     def spend(self, seconds: float) -> None:
-        self.now += seconds
+        self.cpu += seconds
+        self.wait(seconds)
+
+    def wait(self, seconds: float) -> None:
+        self.wall += seconds
 
 
 CLOCK = Clock()
-
-
-def spin(seconds: float) -> None:
-    """Keep the processor busy for so many CPU seconds."""
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
 
 
 def travel(state: torch.Tensor) -> torch.Tensor:

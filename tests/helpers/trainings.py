@@ -10,6 +10,11 @@ from project import EXPERIMENT, waves
 HELPERS = '''
 import json, os, signal, time
 import pytorch_lightning as pl
+from workbench.cluster import pulse
+from workbench.data import loader
+
+if "PERIOD" in os.environ:  # 0: the ranks talk after every batch, however short
+    pulse.PERIOD = float(os.environ["PERIOD"])
 
 class Kill(pl.Callback):
     """Sends this process a signal at its nth batch; the environment says which, where, on which rank, and what."""
@@ -33,13 +38,26 @@ class Kill(pl.Callback):
             raise ValueError(f"a failure of rank {trainer.global_rank}")
 
 class Lag(pl.Callback):
-    """Makes the forward pass of one rank slow from a batch on: [rank, batch, seconds]."""
-    count = 0
+    """A forward pass takes 10 ms, and that of one rank longer from a batch on: [rank, batch, seconds].
+
+    On a clock that nothing else moves; the other ranks wait for the slow one in the backward pass.
+    """
+    now, count, rest = 0.0, 0, 0.0
+    def __init__(self):
+        self.late = json.loads(os.environ.get("LAG", "null"))
+        if self.late:
+            pulse.time = loader.time = self
+    def perf_counter(self):
+        return self.now
     def on_before_backward(self, trainer, *_):
-        rank, batch, seconds = json.loads(os.environ.get("LAG", "[-1, 0, 0]"))
-        self.count += 1
-        if trainer.global_rank == rank and self.count > batch:
-            time.sleep(seconds)
+        if self.late:
+            rank, batch, seconds = self.late
+            self.count += 1
+            step = seconds if self.count > batch else 0.01
+            own = step if trainer.global_rank == rank else 0.01
+            self.now, self.rest = self.now + own, step - own
+    def on_after_backward(self, *_):
+        self.now += self.rest
 
 class Seen(pl.Callback):
     """Writes down which samples came, in which step, and takes its time."""

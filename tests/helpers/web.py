@@ -22,8 +22,8 @@ class Web:
     def __init__(self, folder: Path, latency: float = 0.0, fault: Fault = lambda path, number: None) -> None:
         self.folder, self.latency, self.fault = folder, latency, fault
         self.asked: Counter = Counter()
-        self.running, self.most = 0, 0
-        self._lock = threading.Lock()
+        self.running, self.most, self._held = 0, 0, 0
+        self._lock = threading.Condition()
         web = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,6 +54,12 @@ class Web:
         self._server.server_close()
         self._thread.join()
 
+    def hold(self, count: float) -> None:
+        """Answer nothing (for 30 s at most) until so many requests are there at once; ``hold(0)`` lets them go."""
+        with self._lock:
+            self._held = count
+            self._lock.notify_all()
+
     def chunks(self, variable: str) -> Counter:
         """How often each chunk (path and range) of a variable was asked for, tables of shards left out."""
         return Counter(
@@ -72,6 +78,10 @@ class Web:
             self.asked[request.command, path, span] += 1
             self.running += 1
             self.most = max(self.most, self.running)
+            if self.running >= self._held:
+                self._held = 0
+                self._lock.notify_all()
+            self._lock.wait_for(lambda: not self._held, 30)
         try:
             time.sleep(self.latency)
             self._send(request, path, span, self.fault(path, number))

@@ -288,7 +288,7 @@ def build(case: Synthetic, overrides: tuple[str, ...] = ()) -> Experiment:
     """Write the run directory of `case`; return its experiment."""
     case.run_dir.mkdir(parents=True)
     record = make_record(case)
-    write_record(record, case.folder / "truth.zarr")
+    write_record(record, case.folder / "truth.zarr", chunks={"time": record.sizes["time"]})
     forecast = make_forecast(case, record)
     stopped = [{k: v for k, v in stop.items() if k != "position"} for stop in case.stopped]
     attrs = {

@@ -20,6 +20,8 @@ from workbench.report.html import element
 from workbench.report.page import compose
 from workbench.report.run import open_run
 
+pytestmark = pytest.mark.long
+
 STEPS = 60
 
 
@@ -85,8 +87,8 @@ def write_table(path, record):
 def test_from_the_experiment_file_to_the_page(flow, capsys):
     """A model that is another sample of the flow, a reference too energetic, a coarse one, and a published table."""
     flow.write_forecast(channel(1, STEPS, seed=7, memory=0.0))
-    write_record(channel(2, 30, seed=8, amplitude=0.2), flow.folder / "loud.zarr")
-    write_record(channel(1, 30, (6, 7, 6), seed=9), flow.folder / "coarse.zarr")
+    write_record(channel(2, 30, seed=8, amplitude=0.2), flow.folder / "loud.zarr", chunks={"time": 16})
+    write_record(channel(1, 30, (6, 7, 6), seed=9), flow.folder / "coarse.zarr", chunks={"time": 16})
     write_table(flow.folder / "table.txt", channel(2, 40))
     references = {name: str(flow.folder / f"{name}.zarr") for name in ("loud", "coarse")}
     experiment = flow.experiment(references={**references, "table": str(flow.folder / "table.txt")})
@@ -161,7 +163,7 @@ def test_the_friction_velocity_is_the_solvers_where_the_record_has_it(flow):
     flow.write_forecast(channel(1, STEPS, seed=7))
     measured = xr.Dataset({"friction_velocity": (("trajectory", "time"), np.full((2, 40), 0.04), {"units": "1"})})
     record = channel(2, 40).merge(measured)
-    write_record(record, flow.folder / "measured.zarr")
+    write_record(record, flow.folder / "measured.zarr", chunks={"time": 16})
     experiment = flow.experiment()
     scores = evaluate_long_run(experiments.load(
         [str(flow.folder / "run.yaml")], ["--data.record", str(flow.folder / "measured.zarr")], str(experiment.run_dir)
@@ -213,7 +215,7 @@ def in_metres(record):
 )
 def test_references_of_another_flow_are_refused(flow, change, message):
     flow.write_forecast(channel(1, 4, seed=7))
-    write_record(other(change), flow.folder / "les.zarr")
+    write_record(other(change), flow.folder / "les.zarr", chunks={"time": 16})
     with pytest.raises(InputError, match=message):
         evaluate_long_run(flow.experiment(references={"les": str(flow.folder / "les.zarr")}))
 
@@ -251,7 +253,7 @@ def test_a_record_without_viscosity_is_refused(flow):
     flow.write_forecast(channel(1, 4, seed=7))
     record = channel(2, 40)
     del record.attrs["viscosity"]
-    write_record(record, flow.folder / "bare.zarr")
+    write_record(record, flow.folder / "bare.zarr", chunks={"time": 16})
     flow.experiment()
     override = ["--data.record", str(flow.folder / "bare.zarr")]
     experiment = experiments.load([str(flow.folder / "run.yaml")], override, str(flow.folder / "run"))

@@ -18,6 +18,8 @@ from workbench.report import main
 from workbench.report.html import VOID
 from workbench.report.page import write_report
 
+pytestmark = pytest.mark.long
+
 ANCHORS = [
     "forecast", "scores", "growth", "last-lead", "spectra", "drift", "training", "data", "configuration",
     "environment", "references",

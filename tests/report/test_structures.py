@@ -363,7 +363,7 @@ def test_baselines_of_the_evaluation_stand_beside_the_prediction(tmp_path):
 
 def run_of(folder, record, forecast, more=None):
     """The experiment of a run that holds a record and a forecast of it."""
-    path = write_record(record, folder / "record.zarr")
+    path = write_record(record, folder / "record.zarr", chunks={"time": record.sizes["time"]})
     (folder / "run").mkdir()
     forecast.to_zarr(folder / "run" / "rollout.zarr", zarr_format=3, consolidated=False)
     content = {

@@ -26,6 +26,8 @@ from workbench.scoring.structures_verdict import motion_means, verdict
 from workbench.simulate.structures import Structures
 from workbench.tasks import TransientTask
 
+pytestmark = pytest.mark.long
+
 BASELINES = ["persistence", "quasi_static", "modal", "coarse_mesh"]
 CONFIG = {
     "data": {
@@ -51,7 +53,7 @@ class Project:
     def __init__(self, folder):
         self.folder = folder
         record = Structures(elements=(8, 4), intervals=20, trajectories=16).simulate(range(16))
-        write_record(record, folder / "beam.zarr")
+        write_record(record, folder / "beam.zarr", chunks={"trajectory": 16})
         config = {**CONFIG, "data": {"record": str(folder / "beam.zarr"), **CONFIG["data"]}}
         (folder / "beam.yaml").write_text(yaml.safe_dump(config))
         self.words = ["-c", str(folder / "beam.yaml"), "--run-dir", str(folder / "run")]

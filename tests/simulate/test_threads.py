@@ -35,14 +35,14 @@ def test_number_of_threads_comes_back_when_blocks_overlap():
 
     def first() -> int:
         with one_thread():
-            both_inside.wait(10)
+            both_inside.wait(100)
         first_left.set()
         return torch.get_num_threads()
 
     def last() -> int:
         with one_thread():
-            both_inside.wait(10)
-            assert first_left.wait(10)
+            both_inside.wait(100)
+            assert first_left.wait(100)
         return torch.get_num_threads()
 
     with ThreadPoolExecutor(2) as pool:
