@@ -67,10 +67,6 @@ class Server:
 def serve():
     from workbench import cli, training  # noqa: F401  imported once, for all processes to come
 
-    with suppress(ImportError):  # the extra 'remote', which Lightning looks for in every training
-        import gcsfs  # noqa: F401
-        import s3fs  # noqa: F401
-
     for line in sys.stdin:
         folder, words, ranks, kill_all, timeout, environment, script = json.loads(line)
         with socket.socket() as free:

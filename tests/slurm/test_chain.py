@@ -15,7 +15,6 @@ import pytest
 import xarray as xr
 from jobs import command, rank_of, until
 from project import EXPERIMENT, run
-from ranks import Server
 from trainings import Trainings, differences
 
 from workbench import cli
@@ -40,10 +39,10 @@ URGENT = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null"
 
 
 @pytest.fixture(scope="module")
-def project(slurm, tmp_path_factory):
+def project(slurm, server, tmp_path_factory):
     """Trainings of `helpers`, and the file of the experiment whose run is runs/waves."""
     folder = tmp_path_factory.mktemp("cluster")
-    with Server() as server, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("WORKBENCH_DATA", str(folder / "data"))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import weather as small
 from jobs import command, rank_of, until
-from ranks import Server
 from trainings import Trainings, differences
 
 from workbench.cluster.job import attempts
@@ -24,9 +23,8 @@ srun --kill-on-bad-exit=1 {python} -W ignore -m workbench fit -c {file} --run-di
 
 
 @pytest.fixture(scope="module")
-def trainings(slurm, tmp_path_factory):
-    with Server() as server:
-        yield Trainings(tmp_path_factory.mktemp("jobs"), server)
+def trainings(slurm, server, tmp_path_factory):
+    return Trainings(tmp_path_factory.mktemp("jobs"), server)
 
 
 class Job:
@@ -97,13 +95,12 @@ def test_a_node_that_fails_brings_the_job_back(trainings, how):
     ends_undisturbed(trainings, name)
 
 
-def test_weights_in_parts_on_two_nodes(slurm, tmp_path):
+def test_weights_in_parts_on_two_nodes(slurm, server, tmp_path):
     small.stored(tmp_path)
     (tmp_path / "e.yaml").write_text(small.EXPERIMENT)
     words = ["--trainer.strategy=fsdp", "--trainer.limit_train_batches=4"]
     Job(tmp_path, "parts", "e.yaml", *words).wait_for_the_end()
-    with Server() as server:
-        statuses, out, _ = server.run(tmp_path, "fit", "-c", "e.yaml", "--run-dir", "here", *words, ranks=2)
+    statuses, out, _ = server.run(tmp_path, "fit", "-c", "e.yaml", "--run-dir", "here", *words, ranks=2)
     assert statuses == [0, 0], out
     there, here = (read_state(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("parts", "here"))
     assert differences(there, here) == []
