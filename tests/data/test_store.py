@@ -202,3 +202,13 @@ def test_a_field_in_hours_stays_a_number_and_a_lead_time_becomes_a_duration(tmp_
     assert found.lead_time.dtype.kind == "m" and found.time.dtype.kind == "f"
     np.testing.assert_array_equal(found.lead_time.values, hours)
     found.close()
+
+
+def test_text_of_any_length_can_be_compared(tmp_path):
+    names = np.array(["a", "a longer one"], object)
+    cells = xr.Dataset({"x": ("cell", [1.0, 2.0])}, {"cell": names, "policy": ("cell", names)})
+    cells.to_zarr(tmp_path / "cells.zarr", zarr_format=3, consolidated=False)
+    record = store.open_record(str(tmp_path / "cells.zarr"))
+    for name in ("cell", "policy"):
+        assert name in record.coords and record[name].values.astype(str).tolist() == names.tolist()
+    assert record.sel(cell="a longer one")["x"] == 2

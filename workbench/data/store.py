@@ -117,7 +117,7 @@ def open_record(
             dataset = xr.open_dataset(path, chunks=asked, decode_timedelta=False)
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(f"cannot open '{path}' as {'Zarr' if is_zarr(path) else 'NetCDF'}: {error}") from error
-    dataset = apply_crop(_decode_durations(dataset), crop or {})
+    dataset = apply_crop(_decode_durations(_plain_text(dataset)), crop or {})
     dataset.encoding["source"], dataset.encoding["crop"] = path, dict(crop or {})
     if cache:
         dataset.encoding["remote_cache"] = cache
@@ -165,6 +165,13 @@ def _merged(chunks: Sequence[int], shape: Sequence[int]) -> list[int]:
     while len(merged) and math.prod((counts := -(-np.array(shape) // merged)).tolist()) > LARGE_GRAPH:
         merged[np.argmax(counts)] *= 2
     return [int(n) for n in merged]
+
+
+def _plain_text(dataset: xr.Dataset) -> xr.Dataset:
+    """Text of variable length (``StringDType`` of Zarr) as Python strings, which NumPy can compare with other text."""
+    for name in [n for n, v in dataset.variables.items() if v.dtype.kind == "T"]:
+        dataset[name] = dataset[name].variable.astype(object)
+    return dataset
 
 
 def _decode_durations(dataset: xr.Dataset) -> xr.Dataset:
