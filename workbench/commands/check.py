@@ -150,7 +150,7 @@ def check_lifetimes(experiment: LifetimeExperiment, batch: bool = True) -> Itera
     from collections import Counter
 
     from workbench.data.cell_curves import open_cells
-    from workbench.data.cell_parts import censored_note
+    from workbench.data.cell_parts import batch_folds, censored_note
 
     config = experiment.data
     try:
@@ -176,7 +176,7 @@ def check_lifetimes(experiment: LifetimeExperiment, batch: bool = True) -> Itera
             "data.split: severson, policy or cell",
         )  # fmt: skip
     else:
-        batches = len(set(cells["batch_fold"].values.tolist()) - {-1})
+        batches = batch_folds(cells)
         whole = f"{config.folds} folds of whole policies" + (f", {batches} of whole batches" if batches else "")
         yield Finding("ok", f"{whole}; no cell lies in two parts")
     if batch:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from workbench.data.battery import CELL
 from workbench.data.cell_curves import spec_of, video
-from workbench.data.cell_parts import TRAIN, batches_of
+from workbench.data.cell_parts import TRAIN, batch_folds, batches_of
 from workbench.data.cells_config import CellsConfig
 from workbench.data.spec import RecordSpec
 from workbench.errors import InputError
@@ -94,7 +94,7 @@ class CellPacking:
             len(life),
             config.folds,
             tuple(sorted(set(batches_of(train).tolist()) - {""})),
-            len(set(train["batch_fold"].values.tolist()) - {-1}),
+            batch_folds(train),
         )
 
     @property

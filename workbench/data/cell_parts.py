@@ -33,16 +33,27 @@ def labelled(cells: xr.Dataset, config: CellsConfig) -> xr.Dataset:
     cells = cells.assign_coords(part=(CELL, part))
     if not config.leaky:
         _refuse_duplicates(cells)
-    train, fold, batch_fold = np.flatnonzero(part == TRAIN), np.full(len(part), -1), np.full(len(part), -1)
-    groups = cells[CELL if config.leaky else "policy"].values[train].astype(str).tolist()
-    for number, (_, held_out) in enumerate(cell_splits.policy_folds(groups, config.folds, config.seed)):
-        fold[train[held_out]] = number
-    batches = [] if config.leaky else batches_of(cells)[train].tolist()
-    if all(batches) and len(set(batches)) > 1:
-        count = min(config.folds, len(set(batches)))
-        for number, (_, held_out) in enumerate(cell_splits.policy_folds(batches, count, config.seed)):
-            batch_fold[train[held_out]] = config.folds + number
+    train, fold, batch_fold = part == TRAIN, np.full(len(part), -1), np.full(len(part), -1)
+    groups = cells[CELL if config.leaky else "policy"].values[train].astype(str)
+    fold[train] = _folds(groups, config.folds, config.seed)
+    batches = batches_of(cells)[train]
+    count = min(config.folds, len(set(batches)))
+    if count > 1 and all(batches) and not config.leaky:
+        batch_fold[train] = config.folds + _folds(batches, count, config.seed)
     return cells.assign_coords(fold=(CELL, fold), batch_fold=(CELL, batch_fold))
+
+
+def _folds(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Fold of every cell, ``int[cell]``, whole groups together."""
+    fold = np.empty(len(groups), int)
+    for number, (_, held_out) in enumerate(cell_splits.policy_folds(groups.tolist(), count, seed)):
+        fold[held_out] = number
+    return fold
+
+
+def batch_folds(cells: xr.Dataset) -> int:
+    """Folds of whole batches among the training cells; 0 where there are not two batches."""
+    return len(set(cells["batch_fold"].values.tolist()) - {-1})
 
 
 def batches_of(cells: xr.Dataset) -> np.ndarray:
